@@ -1,0 +1,1 @@
+//! Talk to CRIU and read what it writes.

@@ -1,0 +1,1 @@
+//! Freeze and restore programs on this machine.

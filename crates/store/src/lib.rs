@@ -1,0 +1,1 @@
+//! Keep checkpoints: blocks, packs, manifests and the lineage of a name.

@@ -1,0 +1,1 @@
+//! What Torpor does, seen from outside.

@@ -1,0 +1,3 @@
+//! The project's own chores: set-up, tests, demo, benchmarks.
+
+fn main() {}
