@@ -1,0 +1,58 @@
+//! What can be typed: one file a command, one line in [`Command`] each.
+
+mod completions;
+mod exit;
+mod failure;
+mod logging;
+mod man;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+pub(crate) use exit::Exit;
+
+/// Freeze running programs, keep everything they were, and let them go on later.
+#[derive(Debug, Parser)]
+#[command(name = "torpor", version, propagate_version = true, max_term_width = 110)]
+struct Torpor {
+    #[command(flatten)]
+    logging: logging::Args,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Completions(completions::Args),
+    Man(man::Args),
+}
+
+impl Command {
+    fn run(self) -> anyhow::Result<Exit> {
+        match self {
+            Command::Completions(args) => completions::run(&args),
+            Command::Man(args) => man::run(&args),
+        }
+    }
+}
+
+/// Runs the command in `arguments` (with the program's name first) and returns what the process ends with.
+///
+/// A failure is printed as `error: …` followed, where a remedy is known, by `help: …`.
+pub(crate) fn main(arguments: Vec<OsString>) -> ExitCode {
+    let typed = match Torpor::try_parse_from(arguments) {
+        Ok(typed) => typed,
+        Err(refusal) => {
+            // Printing fails only where nobody reads any more; the exit code still tells.
+            let _ = refusal.print();
+            return if refusal.use_stderr() { Exit::Usage } else { Exit::Success }.into();
+        }
+    };
+    logging::start(&typed.logging);
+    match typed.command.run() {
+        Ok(exit) => exit.into(),
+        Err(error) => failure::report(&error).into(),
+    }
+}
