@@ -1,3 +1,44 @@
 //! The project's own chores: set-up, tests, demo, benchmarks.
+//!
+//! `cargo xtask test` is what CI runs; `cargo xtask criu` brings a CRIU that works on this machine.
 
-fn main() {}
+mod apt;
+mod chore;
+mod criu;
+mod needs;
+mod test;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// The project's own chores.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", max_term_width = 110)]
+struct Xtask {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Find a CRIU that works on this machine, or bring a private one; prints its path.
+    Criu(criu::Args),
+    /// Install what the tests need, then run all checks and all tests.
+    Test(test::Args),
+}
+
+fn main() -> ExitCode {
+    let done = match Xtask::parse().command {
+        Command::Criu(args) => criu::run(&args),
+        Command::Test(args) => test::run(&args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! Everything that must hold before a change lands, in the order in which failures are cheapest.
+
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::{chore, criu, needs, workspace};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Do not install anything: fail or skip where something is missing.
+    #[arg(long)]
+    no_install: bool,
+    /// Only the tests: no formatting, lints or documentation.
+    #[arg(long)]
+    only_tests: bool,
+    /// Passed on to the test runner (names of tests, and its options).
+    #[arg(last = true, value_name = "FILTER")]
+    filter: Vec<String>,
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    if !args.no_install {
+        needs::install(needs::TESTS)?;
+    }
+    chore::step("finding a CRIU that works here");
+    let criu = criu::ensure(&criu::Args::default())?;
+    components(args)?;
+
+    if !args.only_tests {
+        chore::step("formatting");
+        chore::run(cargo().args(["fmt", "--all", "--check"]))?;
+        chore::step("lints");
+        chore::run(cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
+    }
+
+    chore::step("tests");
+    let nextest = chore::installed("cargo-nextest");
+    let mut tests = cargo();
+    if nextest {
+        tests.args(["nextest", "run", "--workspace", "--no-fail-fast", "--status-level", "slow"]);
+        tests.args(&args.filter);
+    } else {
+        tests.args(["test", "--workspace", "--no-fail-fast", "--"]).args(&args.filter);
+    }
+    chore::run(tests.env("TORPOR_CRIU", &criu))?;
+    if args.only_tests {
+        return Ok(());
+    }
+    if nextest {
+        // nextest does not run the examples in the documentation.
+        chore::run(cargo().args(["test", "--workspace", "--doc", "--quiet"]))?;
+    }
+
+    chore::step("documentation");
+    chore::run(cargo().args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))?;
+
+    chore::step("dependencies");
+    if chore::installed("cargo-deny") {
+        // Advisories come from a repository that a machine without the open network cannot read.
+        chore::run(cargo().args(["deny", "--offline", "check", "bans", "licenses", "sources"]))?;
+    } else {
+        eprintln!("    cargo-deny is not installed: skipped (`cargo install --locked cargo-deny` brings it)");
+    }
+    Ok(())
+}
+
+/// Adds the toolchain's formatter and linter where rustup's minimal profile left them out.
+fn components(args: &Args) -> Result<()> {
+    let absent = |name: &str| {
+        !chore::output(cargo().args([name, "--version"])).is_ok_and(|output| output.status.success())
+    };
+    if args.only_tests || args.no_install || !(absent("fmt") || absent("clippy")) {
+        return Ok(());
+    }
+    chore::step("adding rustfmt and clippy");
+    chore::run(Command::new("rustup").args(["component", "add", "rustfmt", "clippy"]))
+}
+
+fn cargo() -> Command {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(workspace::root());
+    cargo
+}
