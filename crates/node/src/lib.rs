@@ -1,1 +1,3 @@
 //! Freeze and restore programs on this machine.
+
+pub mod config;
