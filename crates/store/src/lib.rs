@@ -5,17 +5,24 @@
 
 pub mod backend;
 pub mod draft;
+pub mod gc;
 pub mod id;
 pub mod key;
+pub mod lineage;
 pub mod manifest;
+pub mod name;
+pub mod prune;
 pub mod read;
 pub mod repository;
+pub mod retention;
 pub mod verify;
 
 pub use backend::{Backend, BackendError, LocalBackend, MemoryBackend};
 pub use draft::{Draft, DraftError, DraftSettings, FinishedDraft};
 pub use id::{BlockId, ManifestId, PackId};
 pub use key::{Credentials, KeyError};
+pub use lineage::Lineage;
 pub use manifest::{Description, GenerationKind, Manifest, MemoryId};
+pub use name::Name;
 pub use read::{MemoryReader, PagemapEntry, ReadError};
 pub use repository::{OpenError, Repository};

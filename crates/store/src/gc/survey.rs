@@ -1,0 +1,114 @@
+//! What a collection finds in a store.
+
+use std::collections::{BTreeMap, HashSet};
+use std::time::SystemTime;
+
+use super::{GcError, MANIFESTS, PACKS, tombstones};
+use crate::backend::Entry;
+use crate::id::{BlockId, ManifestId, PackId};
+use crate::lineage::{Lineage, Record};
+use crate::repository::Repository;
+
+/// What a collection finds in a store: everything its plan depends on.
+#[derive(Debug, Clone)]
+pub struct Survey {
+    /// The time by the store's clock.
+    pub now: SystemTime,
+    /// Every pack, or tombstone without one.
+    pub packs: BTreeMap<PackId, SurveyedPack>,
+    /// Every manifest, or tombstone without one.
+    pub manifests: BTreeMap<ManifestId, SurveyedManifest>,
+    /// Temporary files of writers.
+    pub leftovers: Vec<Entry>,
+    /// Where the blocks lie that manifests refer to: packs with the bytes the block takes there.
+    pub places: BTreeMap<BlockId, Vec<(PackId, u64)>>,
+}
+
+/// A pack, as found.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SurveyedPack {
+    /// Size and time of the object; none if only a tombstone is left.
+    pub object: Option<(u64, SystemTime)>,
+    /// When it was marked.
+    pub marked: Option<SystemTime>,
+}
+
+/// A manifest, as found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SurveyedManifest {
+    /// Size and time of the object; none if only a tombstone is left.
+    pub object: Option<(u64, SystemTime)>,
+    /// When it was marked.
+    pub marked: Option<SystemTime>,
+    /// Whether a name refers to it.
+    pub published: bool,
+    /// The blocks it needs. Empty if it cannot be read, which is an error only for a published one.
+    pub blocks: Vec<BlockId>,
+}
+
+impl Survey {
+    /// Looks at a store. The repository must have been opened just now, so that it knows the newest index.
+    ///
+    /// Objects are listed before the records are read: a generation that is published in between is then seen as
+    /// published, never as unneeded.
+    ///
+    /// # Errors
+    /// Where the store, a record or a published manifest cannot be read.
+    pub fn take(repository: &Repository) -> Result<Survey, GcError> {
+        let backend = repository.backend();
+        let now = backend.now()?;
+        let mut packs: BTreeMap<PackId, SurveyedPack> = BTreeMap::new();
+        for info in repository.packs()? {
+            packs.entry(info.id).or_default().object = Some((info.size, info.modified));
+        }
+        for (id, marked) in tombstones(repository, PACKS)? {
+            packs.entry(id).or_default().marked = Some(marked);
+        }
+        let mut manifests: BTreeMap<ManifestId, SurveyedManifest> = BTreeMap::new();
+        for info in repository.manifests()? {
+            manifests.entry(info.id).or_default().object = Some((info.size, info.modified));
+        }
+        for (id, marked) in tombstones(repository, MANIFESTS)? {
+            manifests.entry(id).or_default().marked = Some(marked);
+        }
+        let leftovers = backend.leftovers(now)?;
+        let records = Lineage::all(repository)?;
+        read_manifests(repository, &records, &mut manifests)?;
+        let needed: HashSet<BlockId> =
+            manifests.values().flat_map(|manifest| manifest.blocks.iter().copied()).collect();
+        let places = needed
+            .into_iter()
+            .map(|block| {
+                let places = repository.places(block);
+                (block, places.into_iter().map(|place| (place.pack, u64::from(place.stored))).collect())
+            })
+            .collect();
+        Ok(Survey { now, packs, manifests, leftovers, places })
+    }
+}
+
+/// Reads what every manifest needs. One that is published must be readable, whenever it was written.
+fn read_manifests(
+    repository: &Repository,
+    records: &[Record],
+    manifests: &mut BTreeMap<ManifestId, SurveyedManifest>,
+) -> Result<(), GcError> {
+    for record in records {
+        for generation in &record.generations {
+            let manifest = repository.manifest(generation.manifest).map_err(|source| {
+                GcError::Unreadable { name: record.name.to_string(), generation: generation.number, source }
+            })?;
+            let surveyed = manifests.entry(generation.manifest).or_default();
+            surveyed.published = true;
+            surveyed.blocks = manifest.blocks().to_vec();
+        }
+    }
+    for (&id, surveyed) in manifests.iter_mut().filter(|(_, surveyed)| !surveyed.published) {
+        if surveyed.object.is_some()
+            && let Ok(manifest) = repository.manifest(id)
+        {
+            surveyed.blocks = manifest.blocks().to_vec();
+        }
+    }
+    Ok(())
+}
