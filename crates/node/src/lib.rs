@@ -1,3 +1,10 @@
 //! Freeze and restore programs on this machine.
 
+pub mod budget;
+pub mod capabilities;
 pub mod config;
+pub mod guard;
+pub mod launch;
+pub mod process_tree;
+pub mod streams;
+mod sys;

@@ -1,0 +1,157 @@
+//! Linux capabilities as a set: what Torpor holds, and what it does not pass on.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// The kernel's names in the order of their numbers (capabilities(7), include/uapi/linux/capability.h).
+const NAMES: [&str; 41] = [
+    "chown",
+    "dac_override",
+    "dac_read_search",
+    "fowner",
+    "fsetid",
+    "kill",
+    "setgid",
+    "setuid",
+    "setpcap",
+    "linux_immutable",
+    "net_bind_service",
+    "net_broadcast",
+    "net_admin",
+    "net_raw",
+    "ipc_lock",
+    "ipc_owner",
+    "sys_module",
+    "sys_rawio",
+    "sys_chroot",
+    "sys_ptrace",
+    "sys_pacct",
+    "sys_admin",
+    "sys_boot",
+    "sys_nice",
+    "sys_resource",
+    "sys_time",
+    "sys_tty_config",
+    "mknod",
+    "lease",
+    "audit_write",
+    "audit_control",
+    "setfcap",
+    "mac_override",
+    "mac_admin",
+    "syslog",
+    "wake_alarm",
+    "block_suspend",
+    "audit_read",
+    "perfmon",
+    "bpf",
+    "checkpoint_restore",
+];
+
+/// A set of capabilities.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Capabilities(u64);
+
+impl Capabilities {
+    /// The empty set.
+    pub const NONE: Capabilities = Capabilities(0);
+    /// What Torpor and CRIU need and an ordinary container has not: not passed on to the program unless asked for.
+    pub const TORPORS_OWN: Capabilities =
+        Capabilities(1 << 12 | 1 << 19 | 1 << 21 | 1 << 24 | 1 << 25 | 1 << 38 | 1 << 39 | 1 << 40);
+
+    /// One bit a capability, by its number.
+    #[must_use]
+    pub fn bits(self) -> u64 {
+        self.0
+    }
+
+    /// The set with these bits.
+    #[must_use]
+    pub fn from_bits(bits: u64) -> Capabilities {
+        Capabilities(bits)
+    }
+
+    /// Those in both.
+    #[must_use]
+    pub fn intersection(self, other: Capabilities) -> Capabilities {
+        Capabilities(self.0 & other.0)
+    }
+
+    /// Those that `other` has not.
+    #[must_use]
+    pub fn without(self, other: Capabilities) -> Capabilities {
+        Capabilities(self.0 & !other.0)
+    }
+
+    /// Whether it has this one, by the kernel's name without `CAP_`, in lower case.
+    #[must_use]
+    pub fn has(self, name: &str) -> bool {
+        NAMES.iter().position(|known| *known == name).is_some_and(|number| self.0 & (1 << number) != 0)
+    }
+
+    /// What this thread may do now.
+    #[must_use]
+    pub fn effective() -> Capabilities {
+        Capabilities(crate::sys::process::effective_capabilities())
+    }
+}
+
+impl fmt::Display for Capabilities {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&str> = NAMES
+            .iter()
+            .enumerate()
+            .filter(|(number, _)| self.0 & (1 << number) != 0)
+            .map(|(_, name)| *name)
+            .collect();
+        f.write_str(&names.join(","))
+    }
+}
+
+/// There is no capability of this name.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("{0:?} is not a capability")]
+pub struct UnknownCapability(pub String);
+
+impl FromStr for Capabilities {
+    type Err = UnknownCapability;
+
+    fn from_str(list: &str) -> Result<Self, Self::Err> {
+        list.split(',').map(str::trim).filter(|name| !name.is_empty()).try_fold(
+            Capabilities::NONE,
+            |set, name| {
+                let lower = name.to_ascii_lowercase();
+                let plain = lower.strip_prefix("cap_").unwrap_or(&lower);
+                NAMES
+                    .iter()
+                    .position(|known| *known == plain)
+                    .map(|number| Capabilities(set.0 | 1 << number))
+                    .ok_or_else(|| UnknownCapability(name.to_owned()))
+            },
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_and_printed() {
+        let set: Capabilities = "CAP_SYS_ADMIN, checkpoint_restore".parse().unwrap();
+        assert_eq!(set.bits(), 1 << 21 | 1 << 40);
+        assert_eq!(set.to_string(), "sys_admin,checkpoint_restore");
+        assert_eq!("x".parse::<Capabilities>(), Err(UnknownCapability("x".into())));
+    }
+
+    #[test]
+    fn torpors_own_are_those_an_ordinary_container_has_not() {
+        assert_eq!(
+            Capabilities::TORPORS_OWN.to_string(),
+            "net_admin,sys_ptrace,sys_admin,sys_resource,sys_time,perfmon,bpf,checkpoint_restore"
+        );
+    }
+}

@@ -1,0 +1,64 @@
+//! The processes below one, from `/proc`.
+
+/// The tree below `root`, itself first. Empty where there is no such process.
+#[must_use]
+pub fn of(root: i32) -> Vec<i32> {
+    let mut tree = Vec::new();
+    let mut next = vec![root];
+    while let Some(pid) = next.pop() {
+        let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else { continue };
+        tree.push(pid);
+        for thread in threads.flatten() {
+            let children = std::fs::read_to_string(thread.path().join("children")).unwrap_or_default();
+            next.extend(children.split_ascii_whitespace().filter_map(|child| child.parse::<i32>().ok()));
+        }
+    }
+    tree
+}
+
+/// The state letter of a process (proc(5)): R, S, D, T, t, Z and so on. None where it is gone.
+#[must_use]
+pub fn state(pid: i32) -> Option<char> {
+    state_in(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// The parent of a process. None where it is gone.
+#[must_use]
+pub fn parent(pid: i32) -> Option<i32> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    after_name(&stat)?.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
+fn state_in(stat: &str) -> Option<char> {
+    after_name(stat)?.chars().next()
+}
+
+/// The command's name stands in parentheses and may hold anything, parentheses too.
+fn after_name(stat: &str) -> Option<&str> {
+    stat.rsplit_once(") ").map(|(_, rest)| rest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_with_parentheses_does_not_confuse() {
+        assert_eq!(state_in("42 (a) R (b) S 1 42 42 0"), Some('S'));
+        assert_eq!(state_in("42 (unfinished"), None);
+    }
+
+    #[test]
+    fn children_are_found_and_strangers_are_not() {
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let own = std::process::id() as i32;
+        let tree = of(own);
+        assert_eq!(tree[0], own);
+        assert!(tree.contains(&(child.id() as i32)));
+        assert!(!tree.contains(&1));
+        assert_eq!(parent(child.id() as i32), Some(own));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(of(child.id() as i32).is_empty());
+    }
+}
