@@ -8,3 +8,4 @@ pub mod launch;
 pub mod process_tree;
 pub mod streams;
 mod sys;
+pub mod tcp;
