@@ -9,3 +9,6 @@ pub mod process_tree;
 pub mod streams;
 mod sys;
 pub mod tcp;
+pub mod deadline;
+pub mod status;
+pub mod triggers;
