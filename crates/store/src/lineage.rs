@@ -16,6 +16,8 @@ mod error;
 pub(crate) mod fixture;
 mod offer;
 mod record;
+#[cfg(test)]
+mod story;
 mod transition;
 
 use std::collections::HashSet;

@@ -270,7 +270,7 @@ mod tests {
         #[test]
         fn any_name_that_parses_is_a_relative_path_without_surprises(text in "[ -~]{0,40}|.{0,20}") {
             if let Ok(name) = text.parse::<Name>() {
-                prop_assert_eq!(name.to_string(), text);
+                prop_assert_eq!(&name.to_string(), &text);
                 prop_assert!(std::path::Path::new(name.base())
                     .components()
                     .all(|part| matches!(part, std::path::Component::Normal(_))));
