@@ -75,15 +75,33 @@ impl Lineage {
     /// # Errors
     /// Where they cannot be listed, or one of them cannot be read.
     pub fn all(repository: &Repository) -> Result<Vec<Record>, LineageError> {
-        let mut records = Vec::new();
-        for entry in repository.backend().list(PREFIX)? {
-            // A record that vanished since it was listed belongs to a name that was removed.
-            if let Some((_, record)) = load(repository, &entry.key)? {
-                records.push(record);
-            }
-        }
+        let mut records = Lineage::each(repository)?.collect::<Result<Vec<_>, _>>()?;
         records.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(records)
+    }
+
+    /// The records of all names, each read by itself: one that cannot be read hides no other.
+    ///
+    /// # Errors
+    /// Where they cannot be listed.
+    pub fn each(
+        repository: &Repository,
+    ) -> Result<impl Iterator<Item = Result<Record, LineageError>> + use<'_>, LineageError> {
+        let entries = repository.backend().list(PREFIX)?;
+        Ok(entries.into_iter().filter_map(|entry| match load(repository, &entry.key) {
+            Ok(Some((_, record))) => Some(Ok(record)),
+            // Gone since it was listed.
+            Ok(None) => None,
+            Err(error) => Some(Err(error)),
+        }))
+    }
+
+    /// The time by the store's clock, which all times in records are by.
+    ///
+    /// # Errors
+    /// Where the store cannot be reached.
+    pub fn now(repository: &Repository) -> Result<Timestamp, LineageError> {
+        Ok(now(repository)?)
     }
 
     /// The record, or none if the name never ran.
@@ -412,7 +430,7 @@ fn key(name: &Name) -> String {
 }
 
 /// The time by the store's clock.
-pub(crate) fn now(repository: &Repository) -> Result<Timestamp, BackendError> {
+fn now(repository: &Repository) -> Result<Timestamp, BackendError> {
     let now = repository.backend().now()?;
     Ok(Timestamp::try_from(now).unwrap_or(Timestamp::MAX))
 }

@@ -3,8 +3,18 @@
 mod completions;
 mod exit;
 mod failure;
+mod gc;
+mod key;
 mod logging;
+mod ls;
 mod man;
+mod output;
+mod pin;
+mod prune;
+mod rm;
+mod show;
+mod store;
+mod verify;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -25,6 +35,14 @@ struct Torpor {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Ls(ls::Args),
+    Show(show::Args),
+    Pin(pin::Args),
+    Rm(rm::Args),
+    Prune(prune::Args),
+    Gc(gc::Args),
+    Verify(verify::Args),
+    Key(key::Args),
     Completions(completions::Args),
     Man(man::Args),
 }
@@ -32,6 +50,14 @@ enum Command {
 impl Command {
     fn run(self) -> anyhow::Result<Exit> {
         match self {
+            Command::Ls(args) => ls::run(&args),
+            Command::Show(args) => show::run(&args),
+            Command::Pin(args) => pin::run(&args),
+            Command::Rm(args) => rm::run(&args),
+            Command::Prune(args) => prune::run(&args),
+            Command::Gc(args) => gc::run(&args),
+            Command::Verify(args) => verify::run(&args),
+            Command::Key(args) => key::run(&args),
             Command::Completions(args) => completions::run(&args),
             Command::Man(args) => man::run(&args),
         }

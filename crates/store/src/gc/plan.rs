@@ -112,7 +112,7 @@ impl GcPlan {
         let mut used = chosen_places(survey, &needed);
         for (&id, pack) in &survey.packs {
             let blocks = used.remove(&id).unwrap_or_default();
-            let used: u64 = blocks.iter().map(|(_, stored)| stored).sum();
+            let used: u64 = blocks.values().sum();
             let Some((size, modified)) = pack.object else {
                 plan.drop_tombstones.push(pack_tombstone(id));
                 continue;
@@ -124,7 +124,7 @@ impl GcPlan {
                 None if !old(modified) => {}
                 None if blocks.is_empty() => plan.mark_packs.push(MarkedPack { id, size }),
                 None if used.saturating_mul(100) < size.saturating_mul(u64::from(settings.sparse_below)) => {
-                    let needed = blocks.into_iter().map(|(block, _)| block).collect();
+                    let needed = blocks.into_keys().collect();
                     plan.rewrite.push(SparsePack { id, size, used, needed });
                 }
                 None => {}

@@ -277,6 +277,21 @@ impl Record {
         self.holder.as_ref().filter(|holder| now < holder.lease_until)
     }
 
+    /// The generation that a suspended program waits in.
+    #[must_use]
+    pub fn waiting(&self) -> Option<u64> {
+        match self.progress {
+            Progress::Suspended { generation, .. } => Some(generation),
+            _ => None,
+        }
+    }
+
+    /// Whether nothing is left but the count of its epochs, because the name was removed.
+    #[must_use]
+    pub fn is_forgotten(&self) -> bool {
+        self.generations.is_empty() && self.progress == Progress::New && self.holder.is_none()
+    }
+
     /// Reads a record.
     ///
     /// # Errors

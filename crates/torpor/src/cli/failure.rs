@@ -1,5 +1,10 @@
 //! How a failed command tells what went wrong, and what to do about it.
 
+use torpor_store::gc::GcError;
+use torpor_store::lineage::LineageError;
+use torpor_store::name::NameError;
+use torpor_store::{BackendError, DraftError, KeyError, OpenError, ReadError};
+
 use super::Exit;
 
 /// Prints `error` to standard error as `error: …`, with `help: …` below where a remedy is known, and
@@ -55,15 +60,97 @@ impl std::error::Error for Failure {}
 
 /// The first remedy known to an error in the chain. Each library error with a remedy has its line here.
 fn remedy(error: &anyhow::Error) -> Option<String> {
-    error.chain().find_map(|cause| cause.downcast_ref::<Failure>().and_then(|failure| failure.remedy.clone()))
+    error.chain().find_map(|cause| {
+        None.or_else(|| cause.downcast_ref().and_then(|failure: &Failure| failure.remedy.clone()))
+            .or_else(|| cause.downcast_ref().map(LineageError::remedy))
+            .or_else(|| cause.downcast_ref().map(GcError::remedy))
+            .or_else(|| cause.downcast_ref().map(OpenError::remedy))
+            .or_else(|| cause.downcast_ref().map(|error: &DraftError| error.remedy().to_owned()))
+            .or_else(|| cause.downcast_ref().map(|error: &ReadError| error.remedy().to_owned()))
+            .or_else(|| cause.downcast_ref().map(|error: &BackendError| error.remedy().to_owned()))
+            .or_else(|| cause.downcast_ref().map(|error: &NameError| error.remedy().to_owned()))
+    })
 }
 
 /// The exit code of the first error in the chain that has one of its own.
 fn exit(error: &anyhow::Error) -> Exit {
     error
         .chain()
-        .find_map(|cause| cause.downcast_ref::<Failure>().map(|failure| failure.exit))
+        .find_map(|cause| {
+            None.or_else(|| cause.downcast_ref().map(|failure: &Failure| failure.exit))
+                .or_else(|| cause.downcast_ref().map(of_lineage))
+                .or_else(|| cause.downcast_ref().map(of_collection))
+                .or_else(|| cause.downcast_ref().map(of_opening))
+                .or_else(|| cause.downcast_ref().map(of_key))
+                .or_else(|| cause.downcast_ref().map(of_draft))
+                .or_else(|| cause.downcast_ref().map(of_reading))
+                .or_else(|| cause.downcast_ref().map(of_backend))
+        })
         .unwrap_or(Exit::Failure)
+}
+
+fn of_lineage(error: &LineageError) -> Exit {
+    match error {
+        LineageError::Held { .. } | LineageError::Fenced { .. } | LineageError::Contended { .. } => {
+            Exit::Held
+        }
+        LineageError::NoSuchName { .. } | LineageError::NoSuchGeneration { .. } => Exit::NotFound,
+        LineageError::Record { .. } => Exit::Damaged,
+        LineageError::Sealed { source, .. } => of_reading(source),
+        LineageError::Name(_) => Exit::Usage,
+        LineageError::Backend(error) => of_backend(error),
+        _ => Exit::Failure,
+    }
+}
+
+fn of_collection(error: &GcError) -> Exit {
+    match error {
+        GcError::Unreadable { source, .. } => of_reading(source),
+        GcError::Lost { .. } => Exit::Damaged,
+        GcError::Lineage(error) => of_lineage(error),
+        GcError::Rewrite { source, .. } | GcError::Index { source } => of_draft(source),
+        GcError::Backend(error) => of_backend(error),
+        _ => Exit::Failure,
+    }
+}
+
+fn of_opening(error: &OpenError) -> Exit {
+    match error {
+        OpenError::NoStore { .. } => Exit::NotFound,
+        OpenError::Backend(error) => of_backend(error),
+        OpenError::Key(error) => of_key(error),
+        OpenError::Read(error) => of_reading(error),
+        _ => Exit::Failure,
+    }
+}
+
+fn of_key(_: &KeyError) -> Exit {
+    Exit::Credentials
+}
+
+fn of_draft(error: &DraftError) -> Exit {
+    match error {
+        DraftError::Backend(error) => of_backend(error),
+        DraftError::Read(error) => of_reading(error),
+        _ => Exit::Failure,
+    }
+}
+
+fn of_reading(error: &ReadError) -> Exit {
+    match error {
+        ReadError::Backend(error) => of_backend(error),
+        ReadError::NoSuchImage { .. } | ReadError::NoSuchMemory { .. } => Exit::NotFound,
+        ReadError::Output { .. } => Exit::Place,
+        _ => Exit::Damaged,
+    }
+}
+
+fn of_backend(error: &BackendError) -> Exit {
+    match error {
+        BackendError::NotFound { .. } => Exit::NotFound,
+        BackendError::ShortRead { .. } => Exit::Damaged,
+        _ => Exit::Place,
+    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,187 @@
+//! `torpor ls`: the names in a store, or the generations of one.
+
+use jiff::Timestamp;
+use serde::Serialize;
+use torpor_store::lineage::{Generation, Lineage, LineageError, Progress, Record, State};
+use torpor_store::{GenerationKind, Name};
+
+use super::{Exit, output, store};
+
+/// List the names in a store, or the generations of a name
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// List the generations of this name, its slots, and the names below it.
+    name: Option<Name>,
+    #[command(flatten)]
+    store: store::Args,
+    #[command(flatten)]
+    output: output::Args,
+}
+
+/// The names in a store.
+#[derive(Serialize)]
+struct Names {
+    names: Vec<NameRow>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct NameRow {
+    name: Name,
+    epoch: u64,
+    progress: Progress,
+    /// Who holds the name, while the lease lasts.
+    holder: Option<String>,
+    generations: usize,
+    newest: Option<GenerationRow>,
+    stored_bytes: u64,
+}
+
+/// The generations of names.
+#[derive(Serialize)]
+struct Generations {
+    generations: Vec<GenerationRow>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct GenerationRow {
+    name: Name,
+    number: u64,
+    kind: GenerationKind,
+    created: Timestamp,
+    epoch: u64,
+    state: State,
+    pinned: bool,
+    logical_bytes: u64,
+    new_bytes: u64,
+    stored_bytes: u64,
+    note: Option<String>,
+}
+
+impl GenerationRow {
+    fn new(name: &Name, generation: &Generation) -> GenerationRow {
+        GenerationRow {
+            name: name.clone(),
+            number: generation.number,
+            kind: generation.kind,
+            created: generation.created,
+            epoch: generation.epoch,
+            state: generation.state.clone(),
+            pinned: generation.pinned,
+            logical_bytes: generation.sizes.logical,
+            new_bytes: generation.sizes.new,
+            stored_bytes: generation.sizes.stored,
+            note: generation.note.clone(),
+        }
+    }
+}
+
+/// Lists them.
+pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
+    let repository = args.store.open()?;
+    let records = Lineage::all(&repository)?;
+    match &args.name {
+        None => {
+            let now = Lineage::now(&repository)?;
+            let names =
+                records.iter().filter(|record| !record.is_forgotten()).map(|record| name_row(record, now));
+            args.output.print(&Names { names: names.collect() }, names_table)?;
+        }
+        Some(pattern) => {
+            let matching: Vec<_> = records
+                .iter()
+                .filter(|record| record.name.is_within(pattern) && !record.is_forgotten())
+                .collect();
+            if matching.is_empty() {
+                return Err(LineageError::NoSuchName { name: pattern.clone() }.into());
+            }
+            let generations = matching.iter().flat_map(|record| {
+                record.generations.iter().map(|generation| GenerationRow::new(&record.name, generation))
+            });
+            args.output.print(&Generations { generations: generations.collect() }, generations_table)?;
+        }
+    }
+    Ok(Exit::Success)
+}
+
+fn name_row(record: &Record, now: Timestamp) -> NameRow {
+    let sum = |size: fn(&Generation) -> u64| record.generations.iter().map(size).sum();
+    NameRow {
+        name: record.name.clone(),
+        epoch: record.epoch,
+        progress: record.progress.clone(),
+        holder: record.live_holder(now).map(|holder| {
+            let place = holder.pod.as_ref().unwrap_or(&holder.host);
+            format!("{place} (process {})", holder.pid)
+        }),
+        generations: record.generations.len(),
+        newest: record.generations.last().map(|generation| GenerationRow::new(&record.name, generation)),
+        stored_bytes: sum(|generation| generation.sizes.stored),
+    }
+}
+
+fn names_table(names: &Names) -> String {
+    if names.names.is_empty() {
+        return "the store has no checkpoints yet\n".to_owned();
+    }
+    let mut table =
+        output::table(&["NAME", ">GENERATIONS", "NEWEST", ">SIZE", ">STORED", "PROGRAM", "HELD BY"]);
+    for row in &names.names {
+        table.add_row([
+            row.name.to_string(),
+            row.generations.to_string(),
+            row.newest.as_ref().map_or_else(String::new, |newest| output::moment(newest.created)),
+            row.newest.as_ref().map_or_else(String::new, |newest| output::bytes(newest.logical_bytes)),
+            output::bytes(row.stored_bytes),
+            progress(&row.progress, row.holder.is_some()),
+            row.holder.clone().unwrap_or_default(),
+        ]);
+    }
+    output::lines(&table)
+}
+
+fn generations_table(rows: &Generations) -> String {
+    if rows.generations.is_empty() {
+        return "the name has no checkpoints\n".to_owned();
+    }
+    let mut table =
+        output::table(&["GENERATION", "KIND", "CREATED", ">EPOCH", ">SIZE", ">NEW", ">STORED", "STATE"]);
+    for row in &rows.generations {
+        let pinned = if row.pinned { ", pinned" } else { "" };
+        table.add_row([
+            format!("{}@{}", row.name, row.number),
+            row.kind.to_string(),
+            output::moment(row.created),
+            row.epoch.to_string(),
+            output::bytes(row.logical_bytes),
+            output::bytes(row.new_bytes),
+            output::bytes(row.stored_bytes),
+            state(&row.state) + pinned,
+        ]);
+    }
+    output::lines(&table)
+}
+
+/// What became of a program, in a few words.
+pub(super) fn progress(progress: &Progress, held: bool) -> String {
+    match progress {
+        Progress::New => "never ran".to_owned(),
+        Progress::Running { .. } if held => "running".to_owned(),
+        Progress::Running { epoch, .. } => format!("lost in epoch {epoch}"),
+        Progress::Suspended { generation, .. } => format!("suspended in generation {generation}"),
+        Progress::Ended { code, .. } => format!("ended with code {code}"),
+        Progress::Crashed { signal: Some(signal), .. } => format!("crashed by signal {signal}"),
+        _ => "crashed".to_owned(),
+    }
+}
+
+/// What became of a generation, in a few words.
+pub(super) fn state(state: &State) -> String {
+    match state {
+        State::Committed => "committed".to_owned(),
+        State::Resumed { epoch } => format!("resumed in epoch {epoch}"),
+        State::Failed { reason } => format!("failed: {}", reason.lines().next().unwrap_or_default()),
+        _ => "unknown".to_owned(),
+    }
+}
