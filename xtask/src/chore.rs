@@ -24,12 +24,14 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Runs `command` quietly and returns what it printed; a failure carries its last lines of standard error.
+/// Runs `command` quietly and returns what it printed; a failure carries the last lines it said.
 pub(crate) fn capture(command: &mut Command) -> Result<String> {
     let line = shown(command);
     let output = output(command)?;
     if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
+        // Some programs complain on standard output.
+        let said = [&output.stderr, &output.stdout].into_iter().find(|said| !said.is_empty());
+        let said = String::from_utf8_lossy(said.unwrap_or(&output.stderr));
         let lines: Vec<_> = said.trim().lines().collect();
         let tail = lines[lines.len().saturating_sub(6)..].join("\n  ");
         bail!("`{line}` failed: {}\n  {tail}", output.status);

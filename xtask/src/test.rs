@@ -11,6 +11,9 @@ pub(crate) struct Args {
     /// Do not install anything: fail or skip where something is missing.
     #[arg(long)]
     no_install: bool,
+    /// Only install what the tests need and find a CRIU; prints the environment that tests expect.
+    #[arg(long)]
+    prepare: bool,
     /// Only the tests: no formatting, lints or documentation.
     #[arg(long)]
     only_tests: bool,
@@ -25,6 +28,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     chore::step("finding a CRIU that works here");
     let criu = criu::ensure(&criu::Args::default())?;
+    if args.prepare {
+        println!("export TORPOR_CRIU={}", criu.display());
+        return Ok(());
+    }
     components(args)?;
 
     if !args.only_tests {

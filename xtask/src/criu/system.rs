@@ -39,12 +39,12 @@ pub(crate) fn check(path: &Path) -> Result<String, String> {
     if number(&version) < Some(OLDEST) {
         return Err(format!("version {version} is older than {}.{}", OLDEST.0, OLDEST.1));
     }
-    let mut check = Command::new(path);
-    check.arg("check");
     if !chore::is_root() {
-        check.arg("--unprivileged");
+        // Its check asks for privileges that building and unpacking do not need.
+        eprintln!("    not root: CRIU {version} starts, but its check was not run");
+        return Ok(version);
     }
-    chore::capture(&mut check).map_err(|error| format!("{error:#}"))?;
+    chore::capture(Command::new(path).arg("check")).map_err(|error| format!("{error:#}"))?;
     Ok(version)
 }
 
