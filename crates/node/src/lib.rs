@@ -5,6 +5,8 @@ pub mod capabilities;
 pub mod config;
 pub mod guard;
 pub mod launch;
+pub mod machine;
+pub mod privileges;
 pub mod process_tree;
 pub mod streams;
 mod sys;

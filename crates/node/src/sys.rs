@@ -1,4 +1,7 @@
 //! The only place of this crate where `unsafe` is allowed: thin wrappers over system calls that rustix does not have.
 #![allow(unsafe_code)]
 
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod cpuid;
+pub(crate) mod probe;
 pub(crate) mod process;
