@@ -14,3 +14,7 @@ pub mod tcp;
 pub mod deadline;
 pub mod status;
 pub mod triggers;
+pub mod files;
+pub mod mounts;
+pub mod open_files;
+pub mod volumes;
