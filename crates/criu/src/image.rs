@@ -165,3 +165,6 @@ macro_rules! records {
     };
 }
 use records;
+
+#[cfg(test)]
+mod real_tests;
