@@ -10,6 +10,8 @@
 //! manifests go before the packs they refer to, and the index forgets packs before they are deleted.
 
 mod plan;
+#[cfg(test)]
+mod story;
 mod survey;
 
 use std::collections::{BTreeMap, HashSet};
