@@ -82,3 +82,16 @@ pub(crate) fn main(arguments: Vec<OsString>) -> ExitCode {
         Err(error) => failure::report(&error).into(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    /// Clap checks a command line only when it is used: names that are given twice show here, not to people.
+    #[test]
+    fn every_command_can_be_typed() {
+        Torpor::command().debug_assert();
+    }
+}

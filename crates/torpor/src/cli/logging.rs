@@ -7,6 +7,7 @@ use tracing_subscriber::EnvFilter;
 
 /// Flags every command understands.
 #[derive(Debug, Clone, clap::Args)]
+#[group(skip)]
 pub(crate) struct Args {
     /// What to log: error, warn, info, debug, trace, or a filter such as `torpor_store=debug,info`.
     #[arg(long, global = true, value_name = "FILTER", env = "TORPOR_LOG", default_value = "info")]

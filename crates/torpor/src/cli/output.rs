@@ -13,6 +13,7 @@ const VERSION: u32 = 1;
 
 /// The flag of every command that shows something.
 #[derive(Debug, Clone, Copy, clap::Args)]
+#[group(skip)]
 pub(crate) struct Args {
     /// How results are written.
     #[arg(long, short, value_name = "FORMAT", default_value = "table")]

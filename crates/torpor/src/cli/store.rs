@@ -14,6 +14,7 @@ pub(crate) const DEFAULT_STORE: &str = "file:///var/lib/torpor";
 /// Flags of every command that works on a store.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Store")]
+#[group(skip)]
 pub(crate) struct Args {
     /// The store: a directory, as a path or as file:///PATH.
     #[arg(long, value_name = "URL", env = "TORPOR_STORE", default_value = DEFAULT_STORE)]
