@@ -4,4 +4,5 @@
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod cpuid;
 pub(crate) mod probe;
+pub(crate) mod peer;
 pub(crate) mod process;

@@ -102,8 +102,8 @@ impl Surroundings {
     }
 }
 
-/// What `sun_path` of a Unix socket's address holds, without the final zero.
-const LONGEST_SOCKET_PATH: usize = 107;
+/// The longest path a control socket may have: what `sun_path` holds (unix(7)), less what making it needs.
+const LONGEST_SOCKET_PATH: usize = 103;
 
 /// The workload a pod belongs to, and its ordinal where it has one, by the way Kubernetes names pods: a
 /// StatefulSet's are `NAME-ORDINAL`, a Deployment's `NAME-HASH-RANDOM`, a Job's or DaemonSet's `NAME-RANDOM`. Random
