@@ -6,9 +6,13 @@ pub mod config;
 pub mod control;
 pub mod deadline;
 pub mod guard;
+pub mod hooks;
 pub mod launch;
 pub mod machine;
 pub mod privileges;
+#[cfg(test)]
+mod loopback;
+pub mod node_state;
 pub mod process_tree;
 pub mod status;
 pub mod streams;
