@@ -1,0 +1,263 @@
+//! The protocol's headers (CRIU, `criu/page-xfer.c`): native byte order, two sizes.
+
+/// Which header CRIU sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeaderSize {
+    /// 24 bytes, up to CRIU 4.1: command `u32`, pages `u32`, address `u64`, destination `u64`.
+    Short,
+    /// 32 bytes, since CRIU 4.2: command `u32`, four bytes of padding, pages `u64`, address `u64`, destination `u64`.
+    Long,
+}
+
+impl HeaderSize {
+    pub(super) const LARGEST: usize = 32;
+
+    /// Its length.
+    #[must_use]
+    pub const fn bytes(self) -> usize {
+        match self {
+            Self::Short => 24,
+            Self::Long => 32,
+        }
+    }
+
+    /// Tells the size by the first 24 bytes of a stream; `None` if they are a close, which looks the same in both.
+    ///
+    /// Commands that may come first carry a destination, which is never 0, and an address that is. Where the short
+    /// header has its destination, the long one has its address.
+    pub(super) fn detect(first: &[u8]) -> Result<Option<Self>, HeaderError> {
+        let command = u32_at(first, 0);
+        match command & COMMAND_MASK {
+            CLOSE | FORCE_CLOSE => Ok(None),
+            OPEN | OPEN2 | PARENT if u64_at(first, 16) == 0 => Ok(Some(Self::Long)),
+            OPEN | OPEN2 | PARENT => Ok(Some(Self::Short)),
+            _ => Err(HeaderError::First { command }),
+        }
+    }
+}
+
+/// What an entry of a pagemap is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum PagemapKind {
+    /// Private memory of a process; the id is its PID in the program's PID namespace.
+    Process,
+    /// A shared anonymous segment; the id is CRIU's own.
+    Shared,
+}
+
+/// Whose memory it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PagemapId {
+    /// What it is.
+    pub kind: PagemapKind,
+    /// Its number, as in the image's name: `pagemap-ID.img`, `pagemap-shmem-ID.img`.
+    pub id: u64,
+}
+
+impl std::fmt::Display for PagemapId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.kind {
+            PagemapKind::Process => write!(f, "process {}", self.id),
+            PagemapKind::Shared => write!(f, "shared memory {}", self.id),
+        }
+    }
+}
+
+impl PagemapId {
+    /// The destination field: the number above eight bits of kind. Kinds of CRIU before 3.3 are not taken.
+    fn parse(destination: u64) -> Result<Self, HeaderError> {
+        let kind = match destination & 0xff {
+            1 => PagemapKind::Process,
+            2 => PagemapKind::Shared,
+            _ => return Err(HeaderError::Destination { destination }),
+        };
+        Ok(Self { kind, id: destination >> 8 })
+    }
+
+    /// The destination field.
+    #[must_use]
+    pub fn destination(self) -> u64 {
+        let kind = match self.kind {
+            PagemapKind::Process => 1,
+            PagemapKind::Shared => 2,
+        };
+        self.id << 8 | kind
+    }
+}
+
+/// Flags of a run of pages, as in the pagemap image.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct PageFlags(u16);
+
+impl PageFlags {
+    /// The pages are in the parent images.
+    pub const PARENT: Self = Self(1);
+    /// The pages may be delivered on demand.
+    pub const LAZY: Self = Self(2);
+    /// The bytes are here.
+    pub const PRESENT: Self = Self(4);
+
+    /// Whether all flags of `other` are set.
+    #[must_use]
+    pub const fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// The bits, for the pagemap image.
+    #[must_use]
+    pub const fn bits(self) -> u32 {
+        self.0 as u32
+    }
+}
+
+/// A header makes no sense.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum HeaderError {
+    /// The stream starts with something that cannot come first.
+    #[error("command: {command:#x} cannot be the first")]
+    First {
+        /// The field.
+        command: u32,
+    },
+    /// No such command.
+    #[error("command: {command:#x} is not known")]
+    Command {
+        /// The field.
+        command: u32,
+    },
+    /// CRIU asks for pages, which only a server that delivers them answers.
+    #[error("command: get is not for a server that receives")]
+    Get,
+    /// No such kind of pagemap.
+    #[error("destination: {destination:#x} is neither a process nor shared memory")]
+    Destination {
+        /// The field.
+        destination: u64,
+    },
+    /// Flags that are not known, or that contradict each other.
+    #[error("flags: {flags:#x} are not known or contradict each other")]
+    Flags {
+        /// The field.
+        flags: u16,
+    },
+    /// An address within a page.
+    #[error("address: {vaddr:#x} is not at the start of a page")]
+    Alignment {
+        /// The field.
+        vaddr: u64,
+    },
+    /// More pages than there are addresses.
+    #[error("pages: {pages} pages at {vaddr:#x} go beyond the address space")]
+    Range {
+        /// The field.
+        pages: u64,
+        /// Where they start.
+        vaddr: u64,
+    },
+    /// A run of no pages.
+    #[error("pages: a run of none")]
+    Empty,
+    /// Pages for a pagemap that is not the one opened last.
+    #[error("destination: {id} is not open")]
+    NotOpen {
+        /// The pagemap.
+        id: PagemapId,
+    },
+}
+
+const ADD: u32 = 1;
+const HOLE: u32 = 2;
+const OPEN: u32 = 3;
+const OPEN2: u32 = 4;
+const PARENT: u32 = 5;
+const ADD_F: u32 = 6;
+const GET: u32 = 7;
+const CLOSE: u32 = 0x1023;
+const FORCE_CLOSE: u32 = 0x1024;
+const COMMAND_MASK: u32 = 0xffff;
+
+/// A header as it was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Header {
+    command: u32,
+    pages: u64,
+    vaddr: u64,
+    destination: u64,
+}
+
+/// What a header asks for, checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Command {
+    Open { id: PagemapId, answer: bool },
+    Parent { id: PagemapId },
+    Run { id: PagemapId, vaddr: u64, pages: u64, flags: PageFlags },
+    Close,
+}
+
+impl Header {
+    pub(super) fn parse(size: HeaderSize, bytes: &[u8; HeaderSize::LARGEST]) -> Self {
+        let command = u32_at(bytes, 0);
+        match size {
+            HeaderSize::Short => Self {
+                command,
+                pages: u32_at(bytes, 4).into(),
+                vaddr: u64_at(bytes, 8),
+                destination: u64_at(bytes, 16),
+            },
+            HeaderSize::Long => Self {
+                command,
+                pages: u64_at(bytes, 8),
+                vaddr: u64_at(bytes, 16),
+                destination: u64_at(bytes, 24),
+            },
+        }
+    }
+
+    pub(super) fn command(self, page_size: u64) -> Result<Command, HeaderError> {
+        let given = (self.command >> 16) as u16;
+        let flags = match self.command & COMMAND_MASK {
+            OPEN => return Ok(Command::Open { id: self.id()?, answer: false }),
+            OPEN2 => return Ok(Command::Open { id: self.id()?, answer: true }),
+            PARENT => return Ok(Command::Parent { id: self.id()? }),
+            CLOSE | FORCE_CLOSE => return Ok(Command::Close),
+            GET => return Err(HeaderError::Get),
+            ADD => PageFlags::PRESENT,
+            HOLE => PageFlags::PARENT,
+            ADD_F => PageFlags(given),
+            _ => return Err(HeaderError::Command { command: self.command }),
+        };
+        let known = PageFlags::PARENT.0 | PageFlags::LAZY.0 | PageFlags::PRESENT.0;
+        let both = PageFlags(PageFlags::PARENT.0 | PageFlags::PRESENT.0);
+        if flags.0 & !known != 0 || flags.contains(both) {
+            return Err(HeaderError::Flags { flags: flags.0 });
+        }
+        let Self { pages, vaddr, .. } = self;
+        if !vaddr.is_multiple_of(page_size) {
+            return Err(HeaderError::Alignment { vaddr });
+        }
+        if pages == 0 {
+            return Err(HeaderError::Empty);
+        }
+        if pages.checked_mul(page_size).and_then(|bytes| vaddr.checked_add(bytes)).is_none() {
+            return Err(HeaderError::Range { pages, vaddr });
+        }
+        Ok(Command::Run { id: self.id()?, vaddr, pages, flags })
+    }
+
+    fn id(self) -> Result<PagemapId, HeaderError> {
+        PagemapId::parse(self.destination)
+    }
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    let mut field = [0; 4];
+    field.copy_from_slice(&bytes[at..at + 4]);
+    u32::from_ne_bytes(field)
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    let mut field = [0; 8];
+    field.copy_from_slice(&bytes[at..at + 8]);
+    u64::from_ne_bytes(field)
+}

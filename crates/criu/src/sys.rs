@@ -1,0 +1,4 @@
+//! The system calls that need `unsafe`.
+#![allow(unsafe_code)]
+
+pub(crate) mod spawn;
