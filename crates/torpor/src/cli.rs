@@ -1,6 +1,7 @@
 //! What can be typed: one file a command, one line in [`Command`] each.
 
 mod completions;
+mod doctor;
 mod exit;
 mod failure;
 mod gc;
@@ -43,6 +44,7 @@ enum Command {
     Gc(gc::Args),
     Verify(verify::Args),
     Key(key::Args),
+    Doctor(doctor::Args),
     Completions(completions::Args),
     Man(man::Args),
 }
@@ -58,6 +60,7 @@ impl Command {
             Command::Gc(args) => gc::run(&args),
             Command::Verify(args) => verify::run(&args),
             Command::Key(args) => key::run(&args),
+            Command::Doctor(args) => doctor::run(&args),
             Command::Completions(args) => completions::run(&args),
             Command::Man(args) => man::run(&args),
         }

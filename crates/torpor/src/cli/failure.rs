@@ -18,7 +18,7 @@ pub(crate) fn report(error: &anyhow::Error) -> Exit {
 }
 
 /// The whole chain of causes in one line, leaving out a cause that its parent has already quoted.
-fn sentence(error: &anyhow::Error) -> String {
+pub(crate) fn sentence(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain() {
         let cause = cause.to_string();
@@ -59,7 +59,7 @@ impl std::fmt::Display for Failure {
 impl std::error::Error for Failure {}
 
 /// The first remedy known to an error in the chain. Each library error with a remedy has its line here.
-fn remedy(error: &anyhow::Error) -> Option<String> {
+pub(crate) fn remedy(error: &anyhow::Error) -> Option<String> {
     error.chain().find_map(|cause| {
         None.or_else(|| cause.downcast_ref().and_then(|failure: &Failure| failure.remedy.clone()))
             .or_else(|| cause.downcast_ref().map(LineageError::remedy))

@@ -51,7 +51,7 @@ pub(crate) fn backend(url: &str) -> Result<Arc<dyn Backend>, Failure> {
 }
 
 /// The directory that a store's URL names.
-fn directory(url: &str) -> Result<PathBuf, Failure> {
+pub(crate) fn directory(url: &str) -> Result<PathBuf, Failure> {
     let refused = |message: String, remedy: &str| Err(Failure::new(Exit::Usage, message, remedy));
     let Some((scheme, rest)) = url.split_once("://") else {
         if url.is_empty() {
