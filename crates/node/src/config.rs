@@ -20,6 +20,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use torpor_store::name::Name;
+
 pub use choice::{
     AfterCrash, AllowChanged, Capabilities, CpuBaseline, ExtUnixSockets, Fenced, Namespace,
     NodeStateUnreachable, OnHookFailure, OnRestoreFailure, RootFiles, Tcp, VolumePolicy,
@@ -35,8 +37,8 @@ pub use surroundings::Surroundings;
 /// What `torpor run` does, resolved.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunConfig {
-    /// The name checkpoints are kept under: `workload/container`, perhaps with `:slot`.
-    pub name: String,
+    /// The name checkpoints are kept under.
+    pub name: Name,
     /// Whether the name was chosen by a person rather than derived from pod, host or image directory.
     pub name_given: bool,
     /// The program and its arguments. Empty means: only restore, and fail where there is nothing to restore.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::config::{HookAction, HookConfig, Hooks, OnHookFailure, Signal, show_duration};
-use crate::sys::signal;
+use crate::sys::process;
 
 /// When hooks are run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
@@ -145,7 +145,7 @@ fn send(point: Point, number: Signal, pid: i32) -> Result<(), HookError> {
     if pid <= 0 {
         return Err(wrong(io::ErrorKind::InvalidInput.into()));
     }
-    signal::send(pid, number.number()).map_err(wrong)
+    process::kill(pid, number.number()).map_err(wrong)
 }
 
 /// Why a hook failed.

@@ -10,6 +10,7 @@ pub mod doctor;
 pub mod files;
 pub mod guard;
 pub mod hooks;
+pub mod http;
 pub mod launch;
 #[cfg(test)]
 mod loopback;

@@ -6,4 +6,3 @@ pub(crate) mod cpuid;
 pub(crate) mod peer;
 pub(crate) mod probe;
 pub(crate) mod process;
-pub(crate) mod signal;

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use torpor_store::name::NameError;
+
 use super::given::Place;
 use super::quantity::QuantityError;
 
@@ -167,14 +169,9 @@ pub enum ValueError {
         /// The signal.
         signal: String,
     },
-    /// The name is not allowed.
-    #[error("{found:?} is no name: {problem}")]
-    Name {
-        /// What is there.
-        found: String,
-        /// What is wrong with it.
-        problem: String,
-    },
+    /// Not a name.
+    #[error(transparent)]
+    Name(#[from] NameError),
     /// A hook has no action, more than one, or an unknown key.
     #[error("this is no hook: {problem}")]
     Hook {
@@ -196,9 +193,7 @@ impl ValueError {
             ValueError::Hook { .. } => {
                 "give it one of command, http and signal, and optionally timeout and onFailure"
             }
-            ValueError::Name { .. } => {
-                "choose a name such as `web/app`, with letters, digits, '.', '_' and '-'"
-            }
+            ValueError::Name(error) => error.remedy(),
             _ => return None,
         };
         Some(text.to_owned())

@@ -43,7 +43,7 @@ impl RunConfig {
         let paths = |paths: &[PathBuf]| list(paths, |path| json!(path));
         let store = self.store.as_ref();
         match key {
-            "name" => json!(self.name),
+            "name" => json!(self.name.to_string()),
             "store" => store.filter(|store| !store.must_exist).map_or(Value::Null, |store| json!(store.url)),
             "imageDir" => store
                 .filter(|store| store.must_exist)

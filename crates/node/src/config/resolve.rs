@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::Value;
+use torpor_store::name::Name;
 
 use super::choice::{
     AfterCrash, AllowChanged, Capabilities, CpuBaseline, ExtUnixSockets, Fenced, Namespace,
@@ -14,7 +15,7 @@ use super::error::{ConfigError, ValueError};
 use super::given::{Dialect, Given};
 use super::hook::{HookConfig, check_url, kind, scalar};
 use super::quantity::{self, PortMap, Signal};
-use super::surroundings::{Surroundings, check_name};
+use super::surroundings::Surroundings;
 use super::{
     Credentials, Hooks, HttpConfig, MemoryBudget, NodeStateConfig, Retention, RunConfig, StoreConfig,
     VolumeRule,
@@ -53,7 +54,9 @@ impl RunConfig {
             retention: read.retention()?,
             trigger_signal: read.trigger_signal()?,
             every: read.positive_duration("every")?,
-            control_socket: read.path("controlSocket")?.unwrap_or_else(|| surroundings.control_socket(&name)),
+            control_socket: read
+                .path("controlSocket")?
+                .unwrap_or_else(|| surroundings.control_socket(&name.to_string())),
             control_group: read.number("controlGroup", 0, u64::from(u32::MAX - 1))?.map(|gid| gid as u32),
             http: read.http()?,
             node_state: read.node_state()?,
@@ -81,7 +84,9 @@ impl RunConfig {
                 .word("timeNamespace", Namespace::from_word, Namespace::WORDS)?
                 .unwrap_or(Namespace::Auto),
             cpu_baseline: read.word("cpuBaseline", CpuBaseline::from_word, CpuBaseline::WORDS)?,
-            status_file: read.path("statusFile")?.unwrap_or_else(|| surroundings.status_file(&name)),
+            status_file: read
+                .path("statusFile")?
+                .unwrap_or_else(|| surroundings.status_file(&name.to_string())),
             additional_paths: read.paths("additionalPaths")?,
             exclude: read.paths("exclude")?,
             volumes: read.volumes()?,
@@ -223,21 +228,20 @@ impl Reader<'_> {
             .map_err(|source| self.wrong(key, source))
     }
 
-    fn name(&self, program: &[OsString], no_restore: bool) -> Result<(String, bool), ConfigError> {
-        let name = self.one("name", |text| check_name(text).map(|()| text.to_owned()))?;
-        let derived = match program.first() {
-            _ if self.image_dir()?.is_some() => Some(IMAGE_DIR_NAME.to_owned()),
-            Some(program) => Some(self.surroundings.default_name(&program.to_string_lossy())),
-            None => None,
-        };
+    fn name(&self, program: &[OsString], no_restore: bool) -> Result<(Name, bool), ConfigError> {
         if program.is_empty() && no_restore {
             return Err(ConfigError::NoProgram);
         }
-        match (name, derived) {
-            (Some(name), _) => Ok((name, true)),
-            (None, Some(name)) => Ok((name, false)),
-            (None, None) => Err(ConfigError::NoProgram),
+        if let Some(name) = self.one("name", |text| Ok(text.parse::<Name>()?))? {
+            return Ok((name, true));
         }
+        let derived = match program.first() {
+            _ if self.image_dir()?.is_some() => IMAGE_DIR_NAME.to_owned(),
+            Some(program) => self.surroundings.default_name(&program.to_string_lossy()),
+            None => return Err(ConfigError::NoProgram),
+        };
+        let name = derived.parse::<Name>().map_err(|error| self.wrong("name", error.into()))?;
+        Ok((name, false))
     }
 
     /// The image directory; crik takes an empty one for none.

@@ -2,8 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use super::error::ValueError;
-
 /// Facts from outside that settings default to. Read once, so that deciding is a pure function.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Surroundings {
@@ -144,37 +142,11 @@ fn part(text: &str, instead: &str) -> String {
     if clean.is_empty() { instead.to_owned() } else { clean }
 }
 
-/// Whether `name` is a name: one to four parts of at most 63 letters, digits, `.`, `_` and `-`, joined by slashes,
-/// then perhaps a colon and a slot of the same kind.
-pub(super) fn check_name(name: &str) -> Result<(), ValueError> {
-    let wrong = |problem: String| Err(ValueError::Name { found: name.to_owned(), problem });
-    if name.len() > 240 {
-        return wrong("it is longer than 240 bytes".into());
-    }
-    let (base, slot) = name.split_once(':').map_or((name, None), |(base, slot)| (base, Some(slot)));
-    if base.split('/').count() > 4 {
-        return wrong("it has more than four parts".into());
-    }
-    for part in base.split('/').chain(slot) {
-        if part.is_empty() {
-            return wrong("a part of it is empty".into());
-        }
-        if part.len() > 63 {
-            return wrong("a part of it is longer than 63 bytes".into());
-        }
-        if !part.starts_with(|c: char| c.is_ascii_alphanumeric()) {
-            return wrong("a part of it does not begin with a letter or digit".into());
-        }
-        if let Some(c) = part.chars().find(|c| !(c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))) {
-            return wrong(format!("{c:?} is not allowed"));
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+
+    use torpor_store::name::Name;
 
     use super::*;
 
@@ -210,7 +182,7 @@ mod tests {
             (&named, "python3", "web/main:1"),
         ] {
             assert_eq!(surroundings.default_name(program), name);
-            check_name(name).unwrap();
+            name.parse::<Name>().unwrap();
         }
     }
 
@@ -232,7 +204,7 @@ mod tests {
         fn a_default_name_is_always_a_name(pod in proptest::option::of("\\PC{0,90}"), host in "\\PC{0,90}", program in "\\PC{0,90}") {
             let surroundings = Surroundings { pod, host, ..Surroundings::default() };
             let name = surroundings.default_name(&program);
-            prop_assert!(check_name(&name).is_ok(), "{}", name);
+            prop_assert!(name.parse::<Name>().is_ok(), "{}", name);
         }
     }
 }
