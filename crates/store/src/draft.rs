@@ -1,12 +1,32 @@
 //! A generation in the making.
 
+//!
+//! A draft takes in pages, images and files while the program may be frozen, so it only copies and queues there; see
+//! `draft/pipeline.rs` for what happens behind.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 use std::fs::File;
 use std::io::Read;
+use std::os::unix::fs::FileExt;
 
+use rustix::fs::SeekFrom;
+
+use self::bytes::{LocalRun, Pieces};
+use self::known::{Knowledge, PieceAt};
+use self::pipeline::{Buffer, Found, FoundExtent, Job, PageRun, Pipeline, push_extent};
 use crate::backend::BackendError;
+use crate::block::BLOCK_SIZE;
 use crate::id::{ManifestId, PackId};
-use crate::manifest::{DataRange, Description, FileEntry, Manifest, MemoryId};
+use crate::manifest::file::refusal;
+use crate::manifest::{Body, DataRange, FileEntry, FileKind, Manifest, MemoryId, PAGE_SIZE};
 use crate::read::ReadError;
+use crate::repository::Repository;
+
+mod bytes;
+mod finish;
+mod known;
+mod pipeline;
 
 /// How a draft works.
 #[derive(Debug, Clone)]
@@ -58,6 +78,9 @@ pub enum DraftError {
         #[source]
         source: std::io::Error,
     },
+    /// An earlier part could not be written, which was reported then.
+    #[error("the checkpoint is broken: an earlier part of it was not written")]
+    Broken,
     /// What was given cannot be kept: beyond a limit of the format, or twice.
     #[error("cannot keep {what}: {reason}")]
     Refused {
@@ -76,6 +99,7 @@ impl DraftError {
             Self::Backend(error) => error.remedy(),
             Self::Read(error) => error.remedy(),
             Self::Source { .. } => "check the file and the program that uses it, and checkpoint again",
+            Self::Broken => "checkpoint again, after the first error is seen to",
             Self::Refused { .. } => "leave it out of the checkpoint, or report it",
         }
     }
@@ -101,37 +125,141 @@ impl FinishedDraft {
 }
 
 /// A generation in the making. Dropped unfinished, it leaves nothing that anybody refers to.
-#[derive(Debug)]
-pub struct Draft {}
+pub struct Draft {
+    repository: Repository,
+    pipeline: Pipeline,
+    pieces: Pieces,
+    /// Memory objects by number, with their tables in the predecessor.
+    memory: Vec<(MemoryId, Option<usize>)>,
+    /// Extents without data, which no worker needs to see.
+    without_data: Vec<FoundExtent>,
+    filling: Option<Filling>,
+    images: BTreeMap<String, Vec<LocalRun>>,
+    files: BTreeMap<(String, Vec<u8>), (FileEntry, Vec<LocalRun>)>,
+    taken: u64,
+}
+
+impl fmt::Debug for Draft {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Draft").field("taken", &self.taken).finish_non_exhaustive()
+    }
+}
+
+/// A buffer that is being filled with pages.
+struct Filling {
+    buffer: Buffer,
+    used: usize,
+    runs: Vec<PageRun>,
+}
 
 impl Draft {
+    pub(crate) fn begin(repository: Repository, settings: DraftSettings<'_>) -> Result<Self, DraftError> {
+        repository.check_writable()?;
+        // So that a store that cannot be written says so before anything is frozen.
+        drop(repository.backend().begin()?);
+        let knowledge = Knowledge::gather(&repository, settings.predecessor, settings.index_limit)?;
+        let pipeline = Pipeline::start(repository.clone(), knowledge, &settings)?;
+        Ok(Self {
+            repository,
+            pipeline,
+            pieces: Pieces::new(),
+            memory: Vec::new(),
+            without_data: Vec::new(),
+            filling: None,
+            images: BTreeMap::new(),
+            files: BTreeMap::new(),
+            taken: 0,
+        })
+    }
+
+    fn memory_number(&mut self, id: MemoryId) -> u32 {
+        // Pages come object by object.
+        let at = self.memory.iter().rposition(|(candidate, _)| *candidate == id).unwrap_or_else(|| {
+            self.memory.push((id, self.pipeline.shared.knowledge.earlier.object(id)));
+            self.memory.len() - 1
+        });
+        at as u32
+    }
+
+    fn check_range(memory: MemoryId, vaddr: u64, pages: u64) -> Result<(), DraftError> {
+        let len = pages.checked_mul(PAGE_SIZE as u64);
+        let end = len.and_then(|len| vaddr.checked_add(len));
+        if vaddr.is_multiple_of(PAGE_SIZE as u64) && end.is_some_and(|end| end <= u64::MAX - PAGE_SIZE as u64)
+        {
+            return Ok(());
+        }
+        Err(DraftError::Refused {
+            what: format!("{pages} pages at {vaddr:#x} of the {memory}"),
+            reason: "they are not pages of an address space".to_owned(),
+        })
+    }
+
     /// Takes pages in. `bytes` is whole pages from `vaddr` on. Pages of zeros are found and not stored.
     ///
     /// # Errors
-    /// Where an earlier write failed, or the extent is refused (unaligned, overlapping).
+    /// Where an earlier write failed, or the range is refused. Pages that come twice are refused by
+    /// [`Draft::finish`].
     pub fn pages(
         &mut self,
         memory: MemoryId,
         vaddr: u64,
         flags: u32,
-        bytes: &[u8],
+        mut bytes: &[u8],
     ) -> Result<(), DraftError> {
-        todo!("{memory} {vaddr} {flags} {bytes:?}")
+        if !bytes.len().is_multiple_of(PAGE_SIZE) {
+            return Err(DraftError::Refused {
+                what: format!("{} bytes at {vaddr:#x} of the {memory}", bytes.len()),
+                reason: "they are not whole pages".to_owned(),
+            });
+        }
+        let pages = (bytes.len() / PAGE_SIZE) as u64;
+        self.pages_from(memory, vaddr, flags, pages, &mut bytes)
     }
 
-    /// Takes pages in straight from a reader: one copy less.
+    /// Takes pages in straight from a reader, which may be a socket: one copy less.
     ///
     /// # Errors
     /// As [`Draft::pages`]; [`DraftError::Source`] where the reader fails or ends early.
     pub fn pages_from(
         &mut self,
         memory: MemoryId,
-        vaddr: u64,
+        mut vaddr: u64,
         flags: u32,
         pages: u64,
         from: &mut dyn Read,
     ) -> Result<(), DraftError> {
-        todo!("{memory} {vaddr} {flags} {pages} {}", std::ptr::from_mut(from).is_null())
+        Self::check_range(memory, vaddr, pages)?;
+        let number = self.memory_number(memory);
+        let earlier = self.memory[number as usize].1;
+        let mut left = pages;
+        while left > 0 {
+            let filling = match &mut self.filling {
+                Some(filling) => filling,
+                none => {
+                    let buffer = self.pipeline.shared.take_buffer()?;
+                    none.insert(Filling { buffer, used: 0, runs: Vec::new() })
+                }
+            };
+            let some = left.min(((BLOCK_SIZE - filling.used) / PAGE_SIZE) as u64);
+            let len = some as usize * PAGE_SIZE;
+            from.read_exact(&mut filling.buffer[filling.used..filling.used + len])
+                .map_err(|source| DraftError::Source { what: format!("pages of the {memory}"), source })?;
+            filling.runs.push(PageRun { memory: number, earlier, vaddr, pages: some as u32, flags });
+            filling.used += len;
+            if filling.used == BLOCK_SIZE {
+                self.submit_pages();
+            }
+            vaddr += len as u64;
+            left -= some;
+            self.taken += len as u64;
+        }
+        self.pipeline.shared.check()
+    }
+
+    fn submit_pages(&mut self) {
+        if let Some(Filling { buffer, runs, .. }) = self.filling.take() {
+            self.pipeline.shared.submit(Job::Pages(buffer, runs));
+        }
     }
 
     /// Records pages that have flags but no data (lazy, or in a parent).
@@ -145,12 +273,20 @@ impl Draft {
         flags: u32,
         pages: u64,
     ) -> Result<(), DraftError> {
-        todo!("{memory} {vaddr} {flags} {pages}")
+        Self::check_range(memory, vaddr, pages)?;
+        let memory = self.memory_number(memory);
+        if pages > 0 {
+            push_extent(
+                &mut self.without_data,
+                FoundExtent { memory, vaddr, pages, flags, found: Found::NoData },
+            );
+        }
+        Ok(())
     }
 
     /// Lets the workers begin, where the draft was [`DraftSettings::deferred`].
     pub fn resume(&mut self) {
-        todo!()
+        self.pipeline.shared.resume();
     }
 
     /// Takes an image in.
@@ -158,7 +294,17 @@ impl Draft {
     /// # Errors
     /// Where its source fails, an earlier write failed, or there is an image of that name.
     pub fn image(&mut self, name: &str, body: &mut dyn Read) -> Result<(), DraftError> {
-        todo!("{name} {}", std::ptr::from_mut(body).is_null())
+        if self.images.contains_key(name) {
+            return Err(DraftError::Refused {
+                what: format!("image {name}"),
+                reason: "there is one of that name".to_owned(),
+            });
+        }
+        let mut runs = Vec::new();
+        let taken = self.pieces.take(&mut self.pipeline, body, u64::MAX, 0, &mut runs)?;
+        self.taken += taken.map_err(|source| DraftError::Source { what: format!("image {name}"), source })?;
+        self.images.insert(name.to_owned(), runs);
+        Ok(())
     }
 
     /// Takes a file in, or replaces the one of the same section and path. `body` yields the bytes of `data`'s
@@ -172,41 +318,143 @@ impl Draft {
         data: &[DataRange],
         body: &mut dyn Read,
     ) -> Result<(), DraftError> {
-        todo!("{entry:?} {data:?} {}", std::ptr::from_mut(body).is_null())
+        let size = match entry.kind {
+            FileKind::File { size } => size,
+            _ => 0,
+        };
+        let path = || String::from_utf8_lossy(&entry.path).into_owned();
+        let refused = |reason: String| DraftError::Refused { what: path(), reason };
+        if let Some(reason) = refusal(&entry) {
+            return Err(refused(reason));
+        }
+        let mut runs = Vec::new();
+        let mut end = 0;
+        for range in data {
+            let after = range.offset.checked_add(range.len).filter(|after| *after <= size);
+            let Some(after) = after.filter(|_| range.offset >= end) else {
+                return Err(refused("its data lies beyond its end, or twice".to_owned()));
+            };
+            end = after;
+            let taken = self.pieces.take(&mut self.pipeline, body, range.len, range.offset, &mut runs)?;
+            let taken = taken.and_then(|taken| match taken {
+                all if all == range.len => Ok(all),
+                _ => Err(std::io::ErrorKind::UnexpectedEof.into()),
+            });
+            self.taken += taken.map_err(|source| DraftError::Source { what: path(), source })?;
+        }
+        self.insert_file(entry, runs);
+        Ok(())
+    }
+
+    fn insert_file(&mut self, mut entry: FileEntry, runs: Vec<LocalRun>) {
+        entry.body = Body::default();
+        self.files.insert((entry.section.clone(), entry.path.clone()), (entry, runs));
     }
 
     /// Takes a regular file in from the file itself, finding its holes. The entry's size becomes what is found.
     ///
     /// # Errors
     /// As [`Draft::file`].
-    pub fn file_from(&mut self, entry: FileEntry, from: &File) -> Result<(), DraftError> {
-        todo!("{entry:?} {from:?}")
+    pub fn file_from(&mut self, mut entry: FileEntry, from: &File) -> Result<(), DraftError> {
+        let failed =
+            |source| DraftError::Source { what: String::from_utf8_lossy(&entry.path).into_owned(), source };
+        let (size, ranges) = data_ranges(from).map_err(failed)?;
+        entry.kind = FileKind::File { size };
+        let mut body = RangeReader { file: from, ranges: ranges.clone().into() };
+        self.file(entry, &ranges, &mut body)
     }
 
     /// Takes a file in whose content is what an earlier generation's entry has.
     ///
     /// # Errors
-    /// Where that data is not in the store any more, or is about to be collected.
+    /// [`DraftError::Refused`] where that data is not in the store any more, or is about to be collected, or the
+    /// sizes differ.
     pub fn file_as_before(&mut self, entry: FileEntry, before: &FileEntry) -> Result<(), DraftError> {
-        todo!("{entry:?} {before:?}")
+        let refused = |reason: String| DraftError::Refused {
+            what: String::from_utf8_lossy(&entry.path).into_owned(),
+            reason,
+        };
+        if let Some(reason) = refusal(&entry) {
+            return Err(refused(reason));
+        }
+        if entry.kind != before.kind {
+            return Err(refused("its kind or size is not what it was before".to_owned()));
+        }
+        let mut runs = Vec::with_capacity(before.body.runs.len());
+        for run in &before.body.runs {
+            let shared = &self.pipeline.shared;
+            let places = self.repository.locate(run.pieces.block)?;
+            if places.iter().all(|place| shared.knowledge.condemned.contains(&place.pack)) {
+                return Err(refused("its data is about to be collected".to_owned()));
+            }
+            let block = shared.knowledge.numbers.existing(run.pieces.block);
+            runs.push(LocalRun {
+                offset: run.offset,
+                len: run.len,
+                at: PieceAt { block, piece: run.pieces.first },
+                count: run.pieces.count,
+            });
+        }
+        self.taken += before.body.data_len();
+        self.insert_file(entry, runs);
+        Ok(())
     }
 
     /// Takes a file out again. Does nothing where there is none.
     pub fn forget_file(&mut self, section: &str, path: &[u8]) {
-        todo!("{section} {path:?}")
+        self.files.remove(&(section.to_owned(), path.to_owned()));
     }
 
-    /// Bytes taken in so far.
+    /// Bytes of data taken in so far.
     #[must_use]
     pub fn taken(&self) -> u64 {
-        todo!()
+        self.taken
     }
+}
 
-    /// Makes everything durable, and writes the manifest last.
-    ///
-    /// # Errors
-    /// Where anything was not written; no manifest exists then.
-    pub fn finish(self, description: Description) -> Result<FinishedDraft, DraftError> {
-        todo!("{description:?}")
+/// A file's size, and where it has data.
+fn data_ranges(file: &File) -> std::io::Result<(u64, Vec<DataRange>)> {
+    let size = file.metadata()?.len();
+    let mut ranges = Vec::new();
+    let mut at = 0;
+    while at < size {
+        let start = match rustix::fs::seek(file, SeekFrom::Data(at)) {
+            Ok(start) => start,
+            Err(rustix::io::Errno::NXIO) => break,
+            // File systems that know no holes have none.
+            Err(rustix::io::Errno::INVAL) => at,
+            Err(error) => return Err(error.into()),
+        };
+        let end = match rustix::fs::seek(file, SeekFrom::Hole(start)) {
+            Ok(end) => end.min(size),
+            Err(rustix::io::Errno::INVAL | rustix::io::Errno::NXIO) => size,
+            Err(error) => return Err(error.into()),
+        };
+        if start >= end {
+            break;
+        }
+        ranges.push(DataRange { offset: start, len: end - start });
+        at = end;
+    }
+    Ok((size, ranges))
+}
+
+/// Reads ranges of a file one after the other.
+struct RangeReader<'a> {
+    file: &'a File,
+    ranges: VecDeque<DataRange>,
+}
+
+impl Read for RangeReader<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        while self.ranges.front().is_some_and(|range| range.len == 0) {
+            self.ranges.pop_front();
+        }
+        let Some(range) = self.ranges.front_mut() else { return Ok(0) };
+        let want = range.len.min(buffer.len() as u64) as usize;
+        let got = self.file.read_at(&mut buffer[..want], range.offset)?;
+        range.offset += got as u64;
+        range.len -= got as u64;
+        Ok(got)
     }
 }

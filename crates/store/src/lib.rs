@@ -4,9 +4,12 @@
 //! generation in the making; a [`Manifest`] is one that exists.
 
 pub mod backend;
+mod block;
 pub mod draft;
 pub mod gc;
+mod format;
 pub mod id;
+mod index;
 pub mod key;
 pub mod lineage;
 pub mod manifest;
@@ -15,10 +18,15 @@ pub mod prune;
 pub mod read;
 pub mod repository;
 pub mod retention;
+mod pack;
+pub mod read;
+pub mod repository;
+mod seal;
 pub mod verify;
 
 pub use backend::{Backend, BackendError, LocalBackend, MemoryBackend};
 pub use draft::{Draft, DraftError, DraftSettings, FinishedDraft};
+pub use format::VERSION;
 pub use id::{BlockId, ManifestId, PackId};
 pub use key::{Credentials, KeyError};
 pub use lineage::Lineage;

@@ -186,8 +186,6 @@ pub struct Manifest {
     pub(crate) memory: Vec<MemoryObject>,
     /// Segments of file entries.
     pub(crate) files: Vec<SegmentRef>,
-    /// Distinct blocks that the manifest refers to, its segments' own included, sorted.
-    pub(crate) blocks: Vec<BlockId>,
 }
 
 impl Manifest {
@@ -225,11 +223,5 @@ impl Manifest {
     #[must_use]
     pub fn file_count(&self) -> u64 {
         self.files.iter().map(|segment| segment.count).sum()
-    }
-
-    /// Every block it needs, each once, sorted: what collection must keep.
-    #[must_use]
-    pub fn blocks(&self) -> &[BlockId] {
-        &self.blocks
     }
 }

@@ -1,10 +1,17 @@
 //! Reading what a store holds. Every byte is verified; a damaged object is named, and never skipped.
 
-use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 
 use crate::backend::BackendError;
-use crate::manifest::{Extent, MemoryId};
+use crate::manifest::MemoryId;
+
+mod body;
+mod cache;
+mod layout;
+mod memory;
+
+pub(crate) use cache::BlockCache;
+pub use memory::{MemoryReader, PagemapEntry};
 
 /// Why something cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -93,56 +100,5 @@ impl ReadError {
             }
             Self::Output { .. } => "free space where it is restored to, or choose another place",
         }
-    }
-}
-
-/// One entry of a pagemap.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PagemapEntry {
-    /// Address of the first page.
-    pub vaddr: u64,
-    /// Pages.
-    pub pages: u64,
-    /// CRIU's flags, as they were given.
-    pub flags: u32,
-}
-
-/// A memory object of a generation. Shareable between threads.
-#[derive(Debug)]
-pub struct MemoryReader {}
-
-impl MemoryReader {
-    /// All extents by address.
-    ///
-    /// # Errors
-    /// Where a segment is missing or damaged.
-    pub fn extents(&self) -> Result<Vec<Extent>, ReadError> {
-        todo!()
-    }
-
-    /// Writes all pages with data, densely and by address, to `to` from its byte `offset` on (zero pages become
-    /// holes where the file has none yet), with several threads; returns the pagemap that belongs to them.
-    ///
-    /// # Errors
-    /// Where a block is missing or damaged, or `to` fails.
-    pub fn lay_out(&self, to: &File, offset: u64) -> Result<Vec<PagemapEntry>, ReadError> {
-        todo!("{to:?} {offset}")
-    }
-
-    /// As [`MemoryReader::lay_out`], into anything that takes bytes in order.
-    ///
-    /// # Errors
-    /// Where a block is missing or damaged, or `to` fails.
-    pub fn lay_out_to(&self, to: &mut dyn Write) -> Result<Vec<PagemapEntry>, ReadError> {
-        todo!("{}", to.flush().is_ok())
-    }
-
-    /// Reads `buffer.len()` bytes (whole pages) from address `vaddr`, for lazy serving. Pages without data and
-    /// addresses outside every extent read as `None` in the returned bitmap of pages; their bytes are zero.
-    ///
-    /// # Errors
-    /// Where a block is missing or damaged.
-    pub fn read_pages(&self, vaddr: u64, buffer: &mut [u8]) -> Result<Vec<bool>, ReadError> {
-        todo!("{vaddr} {buffer:?}")
     }
 }

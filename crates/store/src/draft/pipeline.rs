@@ -1,0 +1,515 @@
+//! Threads that hash, look up, compress, seal and write, within a bound of memory.
+//!
+//! The caller fills buffers; workers take them, find what is new, and press it into blocks; one thread writes blocks
+//! into packs, and another makes full packs durable. All buffers are taken at the beginning.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use super::DraftError;
+use super::known::{Knowledge, PieceAt};
+use crate::block::{BLOCK_PAGES, BLOCK_SIZE, Codec, Cut, Press};
+use crate::id::{BlockId, Digest};
+use crate::manifest::PAGE_SIZE;
+use crate::pack::{PackTable, PackWriter};
+use crate::repository::Repository;
+
+/// Room for a block.
+pub(super) type Buffer = Box<[u8]>;
+
+/// Fewest buffers the caller gets.
+const FEWEST_BUFFERS: usize = 4;
+/// Full packs that wait to be made durable while the next is written.
+const PACKS_IN_CLOSING: usize = 1;
+
+/// Pages that follow each other in a buffer.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct PageRun {
+    /// Number of the memory object within the draft.
+    pub(super) memory: u32,
+    /// Its table in the predecessor.
+    pub(super) earlier: Option<usize>,
+    pub(super) vaddr: u64,
+    pub(super) pages: u32,
+    pub(super) flags: u32,
+}
+
+/// A block of bytes that wants pressing.
+pub(super) struct ByteBlock {
+    pub(super) number: u32,
+    pub(super) plain: Plain,
+    pub(super) lengths: Vec<u32>,
+    pub(super) digests: Vec<Digest>,
+}
+
+/// A block's bytes: the first of a buffer, or one large piece.
+pub(super) enum Plain {
+    Buffer(Buffer, usize),
+    Large(Vec<u8>),
+}
+
+/// Work for a worker.
+pub(super) enum Job {
+    Pages(Buffer, Vec<PageRun>),
+    Bytes(ByteBlock),
+}
+
+/// Where pages were found or put.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Found {
+    Zero,
+    NoData,
+    Piece(PieceAt),
+}
+
+/// A run of pages and where they are, in the draft's numbers.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct FoundExtent {
+    pub(super) memory: u32,
+    pub(super) vaddr: u64,
+    pub(super) pages: u64,
+    pub(super) flags: u32,
+    pub(super) found: Found,
+}
+
+/// Adds a run to others, joining it to the last where it continues that.
+pub(super) fn push_extent(extents: &mut Vec<FoundExtent>, next: FoundExtent) {
+    if let Some(last) = extents.last_mut()
+        && last.memory == next.memory
+        && last.flags == next.flags
+        && last.vaddr + last.pages * PAGE_SIZE as u64 == next.vaddr
+    {
+        let continues = match (last.found, next.found) {
+            (Found::Piece(a), Found::Piece(b)) => {
+                a.block == b.block && u64::from(a.piece) + last.pages == u64::from(b.piece)
+            }
+            (a, b) => a == b,
+        };
+        if continues {
+            last.pages += next.pages;
+            return;
+        }
+    }
+    extents.push(next);
+}
+
+/// A block for the writer.
+struct SealedBlock {
+    id: BlockId,
+    cut: Cut,
+    digests: Vec<Digest>,
+    codec: Codec,
+    bytes: Vec<u8>,
+}
+
+struct Queue {
+    jobs: VecDeque<Job>,
+    free: Vec<Buffer>,
+    deferred: bool,
+    closed: bool,
+}
+
+/// What all threads of a draft share.
+pub(super) struct Shared {
+    pub(super) repository: Repository,
+    pub(super) knowledge: Knowledge,
+    queue: Mutex<Queue>,
+    /// A worker may go on.
+    work: Condvar,
+    /// The caller may go on.
+    space: Condvar,
+    /// Sealed bytes' buffers that were written and can be used again.
+    spare: Mutex<Vec<Vec<u8>>>,
+    found: Mutex<Vec<FoundExtent>>,
+    failure: Mutex<Option<DraftError>>,
+    failed: AtomicBool,
+    pub(super) zero_pages: AtomicU64,
+    pub(super) new_pages: AtomicU64,
+}
+
+impl Shared {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn fail(&self, error: DraftError) {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        self.failed.store(true, Ordering::Release);
+        // Taken so that nobody is between looking and waiting.
+        let _queue = self.queue();
+        self.space.notify_all();
+        self.work.notify_all();
+    }
+
+    /// The first failure, once; afterwards that there was one.
+    pub(super) fn check(&self) -> Result<(), DraftError> {
+        if !self.failed.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let first = self.failure.lock().unwrap_or_else(PoisonError::into_inner).take();
+        Err(first.unwrap_or(DraftError::Broken))
+    }
+
+    fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Relaxed)
+    }
+
+    /// A free buffer, once there is one.
+    pub(super) fn take_buffer(&self) -> Result<Buffer, DraftError> {
+        let mut queue = self.queue();
+        loop {
+            self.check()?;
+            if let Some(buffer) = queue.free.pop() {
+                return Ok(buffer);
+            }
+            // Memory has run out: what was put off must begin.
+            queue.deferred = false;
+            self.work.notify_all();
+            queue = self.space.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    pub(super) fn release(&self, buffer: Buffer) {
+        self.queue().free.push(buffer);
+        self.space.notify_one();
+    }
+
+    pub(super) fn submit(&self, job: Job) {
+        let mut queue = self.queue();
+        queue.jobs.push_back(job);
+        if !queue.deferred {
+            self.work.notify_one();
+        }
+    }
+
+    pub(super) fn resume(&self) {
+        self.queue().deferred = false;
+        self.work.notify_all();
+    }
+
+    fn next_job(&self) -> Option<Job> {
+        let mut queue = self.queue();
+        loop {
+            if !queue.deferred || queue.closed {
+                match queue.jobs.pop_front() {
+                    Some(job) => return Some(job),
+                    None if queue.closed => return None,
+                    None => {}
+                }
+            }
+            queue = self.work.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Whether the store has the block where it stays.
+    fn has(&self, block: BlockId) -> bool {
+        let index = self.repository.index();
+        index.contains(block)
+            && index.places(block).iter().any(|place| !self.knowledge.condemned.contains(&place.pack))
+    }
+}
+
+/// Presses blocks and hands them to the writer. One for each thread.
+pub(super) struct Presser {
+    press: Press,
+    writer: SyncSender<SealedBlock>,
+}
+
+impl Presser {
+    /// Presses a block unless the store has it, and settles its number.
+    fn press(&mut self, shared: &Shared, number: u32, cut: Cut, digests: Vec<Digest>, plain: &[u8]) {
+        let sealer = &shared.repository.inner.sealer;
+        let id = cut.id(sealer, &digests);
+        let existed = shared.has(id);
+        shared.knowledge.numbers.settle(number, id, existed);
+        if existed {
+            return;
+        }
+        let spare = shared.spare.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut bytes = spare.unwrap_or_default();
+        let codec = self.press.press(sealer, id, plain, &mut bytes);
+        // The writer takes blocks to its end; were it gone, it has said why.
+        let _ = self.writer.send(SealedBlock { id, cut, digests, codec, bytes });
+    }
+
+    pub(super) fn press_bytes(&mut self, shared: &Shared, block: ByteBlock) {
+        let ByteBlock { number, plain, lengths, digests } = block;
+        match plain {
+            Plain::Buffer(buffer, used) => {
+                self.press(shared, number, Cut::Bytes(lengths), digests, &buffer[..used]);
+                shared.release(buffer);
+            }
+            Plain::Large(bytes) => self.press(shared, number, Cut::Bytes(lengths), digests, &bytes),
+        }
+    }
+}
+
+/// New pages that are not a whole block yet.
+struct Pending {
+    number: u32,
+    plain: Vec<u8>,
+    digests: Vec<Digest>,
+}
+
+struct Worker {
+    shared: Arc<Shared>,
+    presser: Presser,
+    pending: Pending,
+    found: Vec<FoundExtent>,
+}
+
+impl Worker {
+    fn run(mut self) {
+        while let Some(job) = self.shared.next_job() {
+            let failed = self.shared.has_failed();
+            match job {
+                Job::Pages(buffer, runs) => {
+                    if !failed {
+                        self.take_pages(&buffer, &runs);
+                    }
+                    self.shared.release(buffer);
+                }
+                Job::Bytes(block) if !failed => self.presser.press_bytes(&self.shared, block),
+                Job::Bytes(ByteBlock { plain: Plain::Buffer(buffer, _), .. }) => self.shared.release(buffer),
+                Job::Bytes(_) => {}
+            }
+        }
+        self.flush();
+        self.shared.found.lock().unwrap_or_else(PoisonError::into_inner).append(&mut self.found);
+    }
+
+    fn take_pages(&mut self, buffer: &[u8], runs: &[PageRun]) {
+        let mut pages = buffer.chunks_exact(PAGE_SIZE);
+        let (mut zero, mut new) = (0, 0);
+        for run in runs {
+            let mut cursor = 0;
+            for (number, page) in pages.by_ref().take(run.pages as usize).enumerate() {
+                let vaddr = run.vaddr + (number * PAGE_SIZE) as u64;
+                let found = if is_zero(page) {
+                    zero += 1;
+                    Found::Zero
+                } else {
+                    let (at, is_new) = self.find_page(run.earlier, &mut cursor, vaddr, page);
+                    new += u64::from(is_new);
+                    Found::Piece(at)
+                };
+                let extent = FoundExtent { memory: run.memory, vaddr, pages: 1, flags: run.flags, found };
+                push_extent(&mut self.found, extent);
+            }
+        }
+        self.shared.zero_pages.fetch_add(zero, Ordering::Relaxed);
+        self.shared.new_pages.fetch_add(new, Ordering::Relaxed);
+    }
+
+    /// Where a page is, after putting it into the pending block if the store does not have it.
+    fn find_page(
+        &mut self,
+        earlier: Option<usize>,
+        cursor: &mut usize,
+        vaddr: u64,
+        page: &[u8],
+    ) -> (PieceAt, bool) {
+        let knowledge = &self.shared.knowledge;
+        let digest = self.shared.repository.inner.sealer.page_digest(page);
+        let before = earlier.and_then(|object| knowledge.earlier.at(object, cursor, vaddr));
+        if let Some((_, at)) = before.filter(|(before, _)| *before == digest) {
+            return (at, false);
+        }
+        if let Some(at) = knowledge.known.get(&digest) {
+            return (at, false);
+        }
+        if self.pending.digests.is_empty() {
+            self.pending.number = knowledge.numbers.reserve();
+        }
+        let at = PieceAt { block: self.pending.number, piece: self.pending.digests.len() as u32 };
+        knowledge.known.insert(digest, at);
+        self.pending.digests.push(digest);
+        self.pending.plain.extend_from_slice(page);
+        if self.pending.digests.len() == BLOCK_PAGES {
+            self.flush();
+        }
+        (at, true)
+    }
+
+    fn flush(&mut self) {
+        let digests = std::mem::take(&mut self.pending.digests);
+        if digests.is_empty() {
+            return;
+        }
+        let cut = Cut::Pages(digests.len() as u32);
+        self.presser.press(&self.shared, self.pending.number, cut, digests, &self.pending.plain);
+        self.pending.plain.clear();
+    }
+}
+
+fn is_zero(page: &[u8]) -> bool {
+    const ZEROS: [u8; PAGE_SIZE] = [0; PAGE_SIZE];
+    page == ZEROS
+}
+
+/// Writes blocks into packs until all senders are gone.
+fn write_packs(shared: &Shared, blocks: Receiver<SealedBlock>) -> Vec<PackTable> {
+    let (sender, full) = sync_channel::<PackWriter>(PACKS_IN_CLOSING);
+    thread::scope(|scope| {
+        let closing = scope.spawn(move || {
+            let mut packs = Vec::new();
+            for pack in full {
+                match pack.finish(&shared.repository.inner.sealer) {
+                    Ok(table) => packs.push(table),
+                    Err(error) => shared.fail(error.into()),
+                }
+            }
+            packs
+        });
+        let mut pack = None;
+        for block in blocks {
+            if shared.has_failed() {
+                continue;
+            }
+            match append(shared, pack.take(), block) {
+                Ok(written) if written.is_full() => {
+                    // The closing thread takes packs until this one hangs up.
+                    let _ = sender.send(written);
+                }
+                Ok(written) => pack = Some(written),
+                Err(error) => shared.fail(error),
+            }
+        }
+        if let Some(last) = pack.filter(|_| !shared.has_failed()) {
+            let _ = sender.send(last);
+        }
+        drop(sender);
+        closing.join().unwrap_or_else(|_| {
+            shared.fail(DraftError::Broken);
+            Vec::new()
+        })
+    })
+}
+
+fn append(shared: &Shared, pack: Option<PackWriter>, block: SealedBlock) -> Result<PackWriter, DraftError> {
+    let mut pack = match pack {
+        Some(pack) => pack,
+        None => PackWriter::begin(shared.repository.backend())?,
+    };
+    let SealedBlock { id, cut, digests, codec, bytes } = block;
+    pack.append(id, cut, digests, codec, &bytes)?;
+    shared.spare.lock().unwrap_or_else(PoisonError::into_inner).push(bytes);
+    Ok(pack)
+}
+
+/// The threads of a draft. Dropped unfinished, they end without writing what is left.
+pub(super) struct Pipeline {
+    pub(super) shared: Arc<Shared>,
+    workers: Vec<JoinHandle<()>>,
+    writer: Option<JoinHandle<Vec<PackTable>>>,
+    /// For the caller's own blocks at the end.
+    presser: Option<Presser>,
+}
+
+impl Pipeline {
+    pub(super) fn start(
+        repository: Repository,
+        knowledge: Knowledge,
+        settings: &super::DraftSettings<'_>,
+    ) -> Result<Self, DraftError> {
+        let threads = match settings.workers {
+            0 => thread::available_parallelism().map_or(1, usize::from),
+            workers => workers,
+        };
+        let in_writing = threads + 2;
+        // Each worker has a block it fills and one it seals; the writer has some in its hands.
+        let fixed = (2 * threads + in_writing) * BLOCK_SIZE;
+        let buffers =
+            (settings.memory_limit.saturating_sub(fixed) / BLOCK_SIZE).max(FEWEST_BUFFERS + threads);
+        let (sender, receiver) = sync_channel(in_writing);
+        let press = |writer: &SyncSender<SealedBlock>| {
+            Press::new(settings.level)
+                .map(|press| Presser { press, writer: writer.clone() })
+                .map_err(|source| DraftError::Source { what: "the compressor's settings".to_owned(), source })
+        };
+        // Not zeros, so that the memory is really there and no page fault comes under the freeze.
+        let free = (0..buffers).map(|_| vec![1; BLOCK_SIZE].into_boxed_slice()).collect();
+        let queue = Queue { jobs: VecDeque::new(), free, deferred: settings.deferred, closed: false };
+        let shared = Arc::new(Shared {
+            repository,
+            knowledge,
+            queue: Mutex::new(queue),
+            work: Condvar::new(),
+            space: Condvar::new(),
+            spare: Mutex::default(),
+            found: Mutex::default(),
+            failure: Mutex::default(),
+            failed: AtomicBool::new(false),
+            zero_pages: AtomicU64::new(0),
+            new_pages: AtomicU64::new(0),
+        });
+        let mut pipeline =
+            Self { shared: Arc::clone(&shared), workers: Vec::new(), writer: None, presser: None };
+        let spawned = |source| DraftError::Source { what: "a thread's start".to_owned(), source };
+        for _ in 0..threads {
+            let pending = Pending { number: 0, plain: Vec::with_capacity(BLOCK_SIZE), digests: Vec::new() };
+            let worker =
+                Worker { shared: Arc::clone(&shared), presser: press(&sender)?, pending, found: Vec::new() };
+            let handle = thread::Builder::new().name("store-work".to_owned()).spawn(move || worker.run());
+            pipeline.workers.push(handle.map_err(spawned)?);
+        }
+        pipeline.presser = Some(press(&sender)?);
+        let writer = thread::Builder::new()
+            .name("store-write".to_owned())
+            .spawn(move || write_packs(&shared, receiver))
+            .map_err(spawned)?;
+        pipeline.writer = Some(writer);
+        Ok(pipeline)
+    }
+
+    /// Waits until the workers have done everything, and returns where all pages are.
+    pub(super) fn settle(&mut self) -> Result<Vec<FoundExtent>, DraftError> {
+        self.close();
+        self.shared.check()?;
+        Ok(std::mem::take(&mut *self.shared.found.lock().unwrap_or_else(PoisonError::into_inner)))
+    }
+
+    fn close(&mut self) {
+        self.shared.queue().closed = true;
+        self.shared.work.notify_all();
+        for worker in self.workers.drain(..) {
+            if worker.join().is_err() {
+                self.shared.fail(DraftError::Broken);
+            }
+        }
+    }
+
+    /// Takes a block of bytes: for the workers, or, when they have ended, pressed at once.
+    pub(super) fn submit_bytes(&mut self, block: ByteBlock) {
+        match (&mut self.presser, self.workers.is_empty()) {
+            (Some(presser), true) => presser.press_bytes(&self.shared, block),
+            _ => self.shared.submit(Job::Bytes(block)),
+        }
+    }
+
+    /// Waits until all packs are durable, and returns them.
+    pub(super) fn finish(&mut self) -> Result<Vec<PackTable>, DraftError> {
+        self.close();
+        self.presser = None;
+        let packs = self.writer.take().and_then(|writer| writer.join().ok()).ok_or(DraftError::Broken)?;
+        self.shared.check()?;
+        Ok(packs)
+    }
+}
+
+impl Drop for Pipeline {
+    fn drop(&mut self) {
+        if self.writer.is_some() || !self.workers.is_empty() {
+            self.shared.fail(DraftError::Broken);
+            self.close();
+            self.presser = None;
+            if let Some(writer) = self.writer.take() {
+                // It has nobody left to tell.
+                let _ = writer.join();
+            }
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! The store from outside: what is written comes back, and what goes wrong is said and loses nothing.
+
+mod crash;
+mod damage;
+mod refusal;
+mod round_trip;
+mod sample;
