@@ -11,6 +11,8 @@
 
 mod plan;
 #[cfg(test)]
+mod rounds;
+#[cfg(test)]
 mod story;
 mod survey;
 
@@ -76,6 +78,13 @@ pub enum GcError {
         #[source]
         source: DraftError,
     },
+    /// The index cannot be read.
+    #[error("cannot read the index")]
+    NoIndex {
+        /// Why not.
+        #[source]
+        source: ReadError,
+    },
     /// The store fails.
     #[error(transparent)]
     Backend(#[from] BackendError),
@@ -92,6 +101,9 @@ impl GcError {
             GcError::Lost { .. } => "`torpor verify --repair` rebuilds the index from the packs".to_owned(),
             GcError::Lineage(error) => error.remedy(),
             GcError::Rewrite { source, .. } | GcError::Index { source } => source.remedy().to_owned(),
+            GcError::NoIndex { .. } => {
+                "`torpor verify --repair` rebuilds the index from the packs".to_owned()
+            }
             GcError::Backend(error) => error.remedy().to_owned(),
         }
     }

@@ -6,21 +6,19 @@
 pub mod backend;
 mod block;
 pub mod draft;
-pub mod gc;
 mod format;
+pub mod gc;
 pub mod id;
 mod index;
 pub mod key;
 pub mod lineage;
 pub mod manifest;
 pub mod name;
+mod pack;
 pub mod prune;
 pub mod read;
 pub mod repository;
 pub mod retention;
-mod pack;
-pub mod read;
-pub mod repository;
 mod seal;
 pub mod verify;
 

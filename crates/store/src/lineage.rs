@@ -17,6 +17,8 @@ pub(crate) mod fixture;
 mod offer;
 mod record;
 #[cfg(test)]
+mod shared;
+#[cfg(test)]
 mod story;
 mod transition;
 
@@ -201,7 +203,7 @@ impl Lineage {
     }
 
     fn key(&self) -> String {
-        key(&self.name)
+        key(&self.repository, &self.name)
     }
 
     /// Reads the record, changes it, and replaces it if nobody else has meanwhile; else begins again.
@@ -424,8 +426,11 @@ fn claimable<'r>(records: &'r [Record], name: &Name, now: Timestamp) -> Vec<&'r 
     waiting.into_iter().map(|(_, name)| name).collect()
 }
 
-/// The key of a name's record.
-fn key(name: &Name) -> String {
+/// The key of a name's record: readable, unless the store is encrypted.
+fn key(repository: &Repository, name: &Name) -> String {
+    if repository.is_encrypted() {
+        return format!("{PREFIX}{}", repository.inner.sealer.bytes_digest(name.to_string().as_bytes()));
+    }
     format!("{PREFIX}{}/%{}", name.base(), name.slot().unwrap_or_default())
 }
 
@@ -441,10 +446,13 @@ fn load(repository: &Repository, key: &str) -> Result<Option<(Tag, Record)>, Lin
     let body = repository
         .open_record(key, &sealed)
         .map_err(|source| LineageError::Sealed { key: key.to_owned(), source })?;
-    let record = Record::parse(&body).map_err(|source| LineageError::Record {
-        name: key.trim_start_matches(PREFIX).to_owned(),
-        key: key.to_owned(),
-        source,
-    })?;
+    let broken =
+        |source| LineageError::Record { name: key[PREFIX.len()..].to_owned(), key: key.to_owned(), source };
+    let record = Record::parse(&body).map_err(broken)?;
+    if self::key(repository, &record.name) != key {
+        return Err(broken(RecordError::Contradiction {
+            what: format!("it is the record of {}", record.name),
+        }));
+    }
     Ok(Some((tag, record)))
 }

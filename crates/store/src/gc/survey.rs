@@ -76,13 +76,11 @@ impl Survey {
         read_manifests(repository, &records, &mut manifests)?;
         let needed: HashSet<BlockId> =
             manifests.values().flat_map(|manifest| manifest.blocks.iter().copied()).collect();
-        let places = needed
-            .into_iter()
-            .map(|block| {
-                let places = repository.places(block);
-                (block, places.into_iter().map(|place| (place.pack, u64::from(place.stored))).collect())
-            })
-            .collect();
+        let mut places = BTreeMap::new();
+        for block in needed {
+            let found = repository.places(block).map_err(|source| GcError::NoIndex { source })?;
+            places.insert(block, found.iter().map(|place| (place.pack, u64::from(place.stored))).collect());
+        }
         Ok(Survey { now, packs, manifests, leftovers, places })
     }
 }
@@ -93,21 +91,22 @@ fn read_manifests(
     records: &[Record],
     manifests: &mut BTreeMap<ManifestId, SurveyedManifest>,
 ) -> Result<(), GcError> {
+    let read = |id| repository.manifest(id).and_then(|manifest| repository.blocks(&manifest));
     for record in records {
         for generation in &record.generations {
-            let manifest = repository.manifest(generation.manifest).map_err(|source| {
-                GcError::Unreadable { name: record.name.to_string(), generation: generation.number, source }
+            let blocks = read(generation.manifest).map_err(|source| GcError::Unreadable {
+                name: record.name.to_string(),
+                generation: generation.number,
+                source,
             })?;
             let surveyed = manifests.entry(generation.manifest).or_default();
             surveyed.published = true;
-            surveyed.blocks = manifest.blocks().to_vec();
+            surveyed.blocks = blocks;
         }
     }
     for (&id, surveyed) in manifests.iter_mut().filter(|(_, surveyed)| !surveyed.published) {
-        if surveyed.object.is_some()
-            && let Ok(manifest) = repository.manifest(id)
-        {
-            surveyed.blocks = manifest.blocks().to_vec();
+        if surveyed.object.is_some() {
+            surveyed.blocks = read(id).unwrap_or_default();
         }
     }
     Ok(())

@@ -64,7 +64,8 @@ pub(crate) fn remedy(error: &anyhow::Error) -> Option<String> {
         None.or_else(|| cause.downcast_ref().and_then(|failure: &Failure| failure.remedy.clone()))
             .or_else(|| cause.downcast_ref().map(LineageError::remedy))
             .or_else(|| cause.downcast_ref().map(GcError::remedy))
-            .or_else(|| cause.downcast_ref().map(OpenError::remedy))
+            .or_else(|| cause.downcast_ref().map(|error: &OpenError| error.remedy().to_owned()))
+            .or_else(|| cause.downcast_ref().map(|error: &KeyError| error.remedy().to_owned()))
             .or_else(|| cause.downcast_ref().map(|error: &DraftError| error.remedy().to_owned()))
             .or_else(|| cause.downcast_ref().map(|error: &ReadError| error.remedy().to_owned()))
             .or_else(|| cause.downcast_ref().map(|error: &BackendError| error.remedy().to_owned()))
@@ -107,6 +108,7 @@ fn of_collection(error: &GcError) -> Exit {
     match error {
         GcError::Unreadable { source, .. } => of_reading(source),
         GcError::Lost { .. } => Exit::Damaged,
+        GcError::NoIndex { source } => of_reading(source),
         GcError::Lineage(error) => of_lineage(error),
         GcError::Rewrite { source, .. } | GcError::Index { source } => of_draft(source),
         GcError::Backend(error) => of_backend(error),
@@ -119,13 +121,18 @@ fn of_opening(error: &OpenError) -> Exit {
         OpenError::NoStore { .. } => Exit::NotFound,
         OpenError::Backend(error) => of_backend(error),
         OpenError::Key(error) => of_key(error),
-        OpenError::Read(error) => of_reading(error),
+        OpenError::Read { source, .. } => of_reading(source),
         _ => Exit::Failure,
     }
 }
 
-fn of_key(_: &KeyError) -> Exit {
-    Exit::Credentials
+fn of_key(error: &KeyError) -> Exit {
+    match error {
+        KeyError::Backend(error) => of_backend(error),
+        KeyError::Header { .. } => Exit::Damaged,
+        KeyError::NoSuchSlot { .. } => Exit::NotFound,
+        _ => Exit::Credentials,
+    }
 }
 
 fn of_draft(error: &DraftError) -> Exit {
