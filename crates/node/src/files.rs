@@ -20,6 +20,8 @@ pub mod changes;
 pub mod inotify;
 pub mod layout;
 mod reading;
+#[cfg(test)]
+mod round_trip;
 mod stat;
 mod walk;
 mod writing;
@@ -246,6 +248,41 @@ pub trait FileSource {
 pub(crate) mod tests {
     use super::*;
     use crate::mounts::{Mount, MountClass, MountPlan, MountPolicy, PlannedMount};
+    use std::collections::BTreeMap;
+
+    /// Files kept in memory, as a store would keep them.
+    #[derive(Debug, Default)]
+    pub(crate) struct MemoryFiles {
+        pub(crate) files: BTreeMap<PathBuf, (FileRecord, Vec<u8>)>,
+    }
+
+    impl MemoryFiles {
+        pub(crate) fn records(&self) -> Vec<FileRecord> {
+            self.files.values().map(|(record, _)| record.clone()).collect()
+        }
+    }
+
+    impl FileSink for MemoryFiles {
+        fn put(&mut self, record: &FileRecord, body: &mut dyn Read) -> io::Result<()> {
+            let mut bytes = Vec::new();
+            body.read_to_end(&mut bytes)?;
+            assert_eq!(bytes.len() as u64, record.body_length(), "{record:?}");
+            self.files.insert(record.path.clone(), (record.clone(), bytes));
+            Ok(())
+        }
+
+        fn withdraw(&mut self, path: &Path) -> io::Result<()> {
+            assert!(self.files.remove(path).is_some(), "{} was never put", path.display());
+            Ok(())
+        }
+    }
+
+    impl FileSource for MemoryFiles {
+        fn body(&mut self, record: &FileRecord, out: &mut dyn Write) -> io::Result<()> {
+            let (_, bytes) = self.files.get(&record.path).ok_or(io::ErrorKind::NotFound)?;
+            out.write_all(bytes)
+        }
+    }
 
     /// A plan that carries a directory as if it were a mount.
     pub(crate) fn plan_of(point: &Path) -> MountPlan {

@@ -14,6 +14,8 @@ use super::{FileKind, FileRecord, Lost, Section, Selection};
 use crate::mounts::{MountPlan, MountPolicy};
 
 mod act;
+#[cfg(test)]
+mod tests;
 
 /// Why files cannot be put back. The first five come before anything is touched.
 #[derive(Debug, thiserror::Error)]

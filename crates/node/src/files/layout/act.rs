@@ -1,13 +1,13 @@
 //! Doing what a layout plan says.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use rustix::fs::{AtFlags, Mode, StatVfsMountFlags};
+use rustix::fs::{AtFlags, Mode, StatVfsMountFlags, Timestamps};
 use rustix::io::Errno;
 
 use super::{LayoutError, LayoutPlan, LayoutReport, Step};
@@ -23,11 +23,17 @@ impl LayoutPlan {
     /// Puts everything back. Each file is complete under its name or not there; after an error the layout can be
     /// done again.
     pub fn apply(&self, source: &mut dyn FileSource) -> Result<LayoutReport, LayoutError> {
-        let mut act = Act { plan: self, roots: self.open_roots()?, report: LayoutReport::default() };
+        let mut act = Act {
+            plan: self,
+            roots: self.open_roots()?,
+            report: LayoutReport::default(),
+            times: BTreeMap::new(),
+        };
         for (step, path) in &self.steps {
             let Some(record) = self.records.get(path) else { continue };
             act.step(*step, record, source).map_err(|(path, source)| LayoutError::Write { path, source })?;
         }
+        act.put_times_back()?;
         Ok(act.report)
     }
 
@@ -62,6 +68,9 @@ struct Act<'a> {
     plan: &'a LayoutPlan,
     roots: Vec<Beneath>,
     report: LayoutReport,
+    /// Directories the checkpoint does not hold because they did not change: their times before, and a path in
+    /// each.
+    times: BTreeMap<PathBuf, (PathBuf, Timestamps)>,
 }
 
 impl Act<'_> {
@@ -85,6 +94,9 @@ impl Act<'_> {
             Err(Errno::NOENT) => None,
             Err(error) => return Err(failed(error.into())),
         };
+        if step != Step::Finish {
+            self.remember_times(&parent, path).map_err(failed)?;
+        }
         match step {
             Step::Remove => {
                 if let Some(there) = there {
@@ -142,6 +154,36 @@ impl Act<'_> {
                 self.report.lost.extend(lost.map(|lost| (path.clone(), lost)));
                 set_times(&parent, &name, record).map_err(failed)?;
                 self.report.written += 1;
+            }
+        }
+        Ok(())
+    }
+
+    fn remember_times(&mut self, parent: &OwnedFd, path: &Path) -> io::Result<()> {
+        let above = path.parent().unwrap_or(path);
+        // What holds a mount is not touched by what happens within it.
+        if self.plan.roots.get(path).is_some_and(|root| root == path) {
+            return Ok(());
+        }
+        if self.plan.records.contains_key(above) || self.times.contains_key(above) {
+            return Ok(());
+        }
+        let stat = Stat::at(parent, c"")?;
+        let (last_access, last_modification) = (stat.atime.to_timespec(), stat.mtime.to_timespec());
+        let times = Timestamps { last_access, last_modification };
+        self.times.insert(above.to_owned(), (path.to_owned(), times));
+        Ok(())
+    }
+
+    fn put_times_back(&mut self) -> Result<(), LayoutError> {
+        for (above, (path, times)) in std::mem::take(&mut self.times) {
+            let done = self
+                .parent(&path)
+                .and_then(|(parent, _)| rustix::fs::utimensat(&*parent, c".", &times, AtFlags::empty()));
+            match done {
+                // Not ours to set; only a time is lost.
+                Ok(()) | Err(Errno::PERM | Errno::ACCESS) => {}
+                Err(error) => return Err(LayoutError::Write { path: above, source: error.into() }),
             }
         }
         Ok(())
