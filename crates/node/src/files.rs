@@ -8,7 +8,8 @@
 //! Everything is found through directory descriptors, beneath the mount it belongs to; no symbolic link is
 //! followed, and nothing but a regular file is opened.
 
-use std::io::{self, Read, Write};
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -28,7 +29,7 @@ mod writing;
 
 pub(crate) use reading::open_to_read as reopen;
 pub use stat::{Inode, Stat, Timestamp};
-pub use writing::Lost;
+pub use writing::{Lost, write_extents};
 
 /// Why the files of a program could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -113,6 +114,9 @@ pub enum Section {
 }
 
 impl Section {
+    /// Every section.
+    pub const ALL: [Self; 2] = [Self::Carried, Self::Additional];
+
     /// As a word, for a manifest.
     #[must_use]
     pub fn word(self) -> &'static str {
@@ -125,7 +129,7 @@ impl Section {
     /// From a manifest's word.
     #[must_use]
     pub fn from_word(word: &str) -> Option<Self> {
-        [Self::Carried, Self::Additional].into_iter().find(|section| section.word() == word)
+        Self::ALL.into_iter().find(|section| section.word() == word)
     }
 }
 
@@ -240,8 +244,8 @@ pub trait FileSink {
 
 /// Gives the files of a checkpoint back.
 pub trait FileSource {
-    /// Writes a file's body: the bytes of its extents, one after another.
-    fn body(&mut self, record: &FileRecord, out: &mut dyn Write) -> io::Result<()>;
+    /// Writes a file's data at its extents' places into an empty file, and nothing elsewhere.
+    fn restore(&mut self, record: &FileRecord, to: &File) -> io::Result<()>;
 }
 
 #[cfg(test)]
@@ -278,9 +282,9 @@ pub(crate) mod tests {
     }
 
     impl FileSource for MemoryFiles {
-        fn body(&mut self, record: &FileRecord, out: &mut dyn Write) -> io::Result<()> {
+        fn restore(&mut self, record: &FileRecord, to: &File) -> io::Result<()> {
             let (_, bytes) = self.files.get(&record.path).ok_or(io::ErrorKind::NotFound)?;
-            out.write_all(bytes)
+            write_extents(record, &mut bytes.as_slice(), to)
         }
     }
 

@@ -232,3 +232,94 @@ impl OpenFiles {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+    use std::process::{Command, Stdio};
+
+    fn own() -> OpenFiles {
+        OpenFiles::of(&[rustix::process::getpid()]).unwrap()
+    }
+
+    #[test]
+    fn each_kind_of_descriptor_is_told() {
+        use rustix::fs::inotify::{CreateFlags, WatchFlags, add_watch, init};
+        use std::os::fd::AsRawFd;
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| root.path().join(name);
+        let written = File::create(at("written")).unwrap();
+        std::fs::write(at("read (deleted)"), "x").unwrap();
+        let read = File::open(at("read (deleted)")).unwrap();
+        let gone = File::create(at("gone")).unwrap();
+        std::fs::remove_file(at("gone")).unwrap();
+        let directory = File::open(root.path()).unwrap();
+        let (reader, _writer) = std::io::pipe().unwrap();
+        let (socket, _peer) = std::os::unix::net::UnixStream::pair().unwrap();
+        let inotify = init(CreateFlags::CLOEXEC).unwrap();
+        add_watch(&inotify, root.path(), WatchFlags::CREATE).unwrap();
+        let memory = rustix::fs::memfd_create("m", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+        let event = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC).unwrap();
+        let null = File::open("/dev/null").unwrap();
+
+        let open = own();
+        let find = |descriptor: &dyn AsRawFd| {
+            let place = Place::Descriptor(descriptor.as_raw_fd());
+            open.iter().find(|file| file.place == place).unwrap()
+        };
+        let file = find(&written);
+        assert!(file.writable && !file.deleted && file.kind == OpenKind::File);
+        assert!(open.is_writable(file.stat.as_ref()));
+        let file = find(&read);
+        assert!(!file.writable && !file.deleted && file.path == at("read (deleted)"));
+        let file = find(&gone);
+        assert!(file.writable && file.deleted && file.path == at("gone"));
+        assert_eq!(find(&directory).kind, OpenKind::Directory);
+        assert_eq!(find(&reader).kind, OpenKind::Pipe);
+        assert_eq!(find(&socket).kind, OpenKind::Socket);
+        assert_eq!(find(&memory).kind, OpenKind::Memory);
+        assert_eq!(find(&event).kind, OpenKind::Anonymous("eventfd".into()));
+        assert_eq!(find(&null).kind, OpenKind::Character { major: 1, minor: 3 });
+        let OpenKind::Inotify(watches) = &find(&inotify).kind else { panic!("not an inotify descriptor") };
+        assert_eq!(watches[0].ino, Stat::follow(root.path()).unwrap().ino);
+        let places: HashSet<Place> = open.iter().map(|file| file.place).collect();
+        assert!(
+            [Place::WorkingDirectory, Place::Root, Place::Executable]
+                .iter()
+                .all(|place| places.contains(place))
+        );
+    }
+
+    #[test]
+    fn a_tree_is_its_root_and_all_descendants() {
+        let mut child = Command::new("sh")
+            .args(["-c", "sleep 1000 & echo ready; wait"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = [0; 6];
+        std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut line).unwrap();
+        let root = Pid::from_child(&child);
+        let pids = tree(root).unwrap();
+        assert_eq!((pids.len(), pids[0]), (2, root));
+        let open = OpenFiles::of_tree(root).unwrap();
+        assert!(pids.iter().all(|pid| open.iter().any(|file| file.pid == *pid)));
+        rustix::process::kill_process(pids[1], rustix::process::Signal::KILL).unwrap();
+        child.wait().unwrap();
+        assert!(OpenFiles::of(&[root]).unwrap().iter().next().is_none(), "a task that ended holds nothing");
+    }
+
+    #[test]
+    fn open_files_on_a_refused_mount_are_named() {
+        use crate::files::tests::plan_of;
+        let root = tempfile::tempdir().unwrap();
+        let _file = File::open(root.path()).unwrap();
+        let mut plan = plan_of(root.path());
+        plan.mounts[0].policy = MountPolicy::Refuse;
+        let open = own();
+        let refused: Vec<_> = open.refused(&plan).collect();
+        assert_eq!(refused.len(), 1);
+        assert_eq!((refused[0].0.path.as_path(), refused[0].1), (root.path(), root.path()));
+    }
+}

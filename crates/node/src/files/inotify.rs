@@ -18,7 +18,9 @@ use super::beneath::Beneath;
 use super::changes::ChangeSet;
 use super::layout::{LayoutError, LayoutPlan};
 use super::reading::OpenedFile;
-use super::{FileKind, FileRecord, FileSource, FilesError, Section, Selection, Stat, Timestamp, walk};
+use super::{
+    FileKind, FileRecord, FileSource, FilesError, Section, Selection, Stat, Timestamp, walk, write_extents,
+};
 use crate::mounts::{MountPlan, escaped_path};
 
 /// The journal's largest length, in bytes.
@@ -95,8 +97,10 @@ impl AsideError {
 enum Stage {
     /// The copy may be incomplete; the path is as it was.
     Copying,
-    /// The copy is complete; the path may be gone.
+    /// The copy is complete; the path is as it was, or has its other name.
     Copied,
+    /// The path has gone.
+    Gone,
 }
 
 /// A line of the journal. The last line of a path counts.
@@ -106,7 +110,6 @@ struct Entry {
     #[serde(with = "escaped_path")]
     path: PathBuf,
     stage: Stage,
-    ino: u64,
     parent_atime: Timestamp,
     parent_mtime: Timestamp,
 }
@@ -160,24 +163,26 @@ impl Aside {
         let entry = Entry {
             path: path.to_owned(),
             stage: Stage::Copying,
-            ino: stat.ino,
             parent_atime: above.atime,
             parent_mtime: above.mtime,
         };
         append(&self.journal, &entry)?;
-        self.entries.push(entry.clone());
+        self.entries.push(entry);
         let [aside, gone] = working_names(path);
         remove_tree(&aside).map_err(moved)?;
         remove_tree(&gone).map_err(moved)?;
         copy_tree(path, &aside)?;
-        let entry = Entry { stage: Stage::Copied, ..entry };
-        append(&self.journal, &entry)?;
-        if let Some(last) = self.entries.last_mut() {
-            *last = entry;
-        }
+        self.advance(Stage::Copied)?;
         // At once, so that there is no time at which the path is half there.
         rustix::fs::renameat(CWD, path, CWD, &gone).map_err(|error| moved(error.into()))?;
+        self.advance(Stage::Gone)?;
         remove_tree(&gone).map_err(moved)
+    }
+
+    fn advance(&mut self, stage: Stage) -> Result<(), AsideError> {
+        let Some(last) = self.entries.last_mut() else { return Ok(()) };
+        last.stage = stage;
+        append(&self.journal, last)
     }
 
     /// Puts all paths back where they were. Goes on after an error, and returns the first.
@@ -235,9 +240,12 @@ impl Entry {
             Err(Errno::NOENT) => None,
             Err(error) => return Err(moved(error.into())),
         };
-        let is_original = there.is_some_and(|stat| stat.ino == self.ino);
-        if self.stage == Stage::Copying || is_original {
-            // The path never went away.
+        let went = match self.stage {
+            Stage::Copying => false,
+            Stage::Copied => Stat::at(CWD, &gone).is_ok(),
+            Stage::Gone => true,
+        };
+        if !went {
             remove_tree(&aside).map_err(moved)?;
         } else {
             // A directory someone made again and left empty is no loss.
@@ -362,7 +370,7 @@ struct Originals {
 }
 
 impl FileSource for Originals {
-    fn body(&mut self, record: &FileRecord, out: &mut dyn Write) -> io::Result<()> {
+    fn restore(&mut self, record: &FileRecord, to: &File) -> io::Result<()> {
         let rest = record.path.strip_prefix(&self.to).map_err(io::Error::other)?;
         let original =
             if rest.as_os_str().as_bytes().is_empty() { self.path.clone() } else { self.path.join(rest) };
@@ -370,6 +378,9 @@ impl FileSource for Originals {
         let mut opened = OpenedFile::open(&directory, &name, &original, record.section, false)?;
         // The extents of the record are those promised, whatever the file has become.
         opened.record.kind = record.kind.clone();
-        io::copy(&mut opened.body(), out).map(drop)
+        write_extents(record, &mut opened.body(), to)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,6 +16,7 @@ use super::layout::LayoutPlan;
 use super::reading::OpenedFile;
 use super::tests::{MemoryFiles, plan_of};
 use super::{FileKind, FileRecord, Section, Selection, beneath::Beneath};
+use crate::mounts::{MountPlan, MountPolicy, MountRule, Mounts, RootFiles};
 use crate::open_files::OpenFiles;
 
 fn root() -> tempfile::TempDir {
@@ -379,4 +380,113 @@ proptest! {
         put_back(&mut relocate(files, old.path(), new.path()), new.path());
         prop_assert_eq!(difference(old.path(), new.path()), None);
     }
+}
+
+/// Runs the named test once more in a mount namespace of its own; `false` means that this is it.
+fn in_own_namespace(test: &str) -> bool {
+    const INSIDE: &str = "TORPOR_TEST_OWN_NAMESPACE";
+    if std::env::var_os(INSIDE).is_some() {
+        return false;
+    }
+    if !is_root() {
+        eprintln!("skipped: mounting needs root");
+        return true;
+    }
+    let output = std::process::Command::new("unshare")
+        .args(["--mount", "--propagation", "private", "--"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", &format!("files::round_trip::{test}"), "--nocapture"])
+        .env(INSIDE, "1")
+        .output();
+    match output {
+        Ok(output) if output.status.success() => {
+            let text = String::from_utf8_lossy(&output.stdout);
+            assert!(text.contains("1 passed"), "{text}");
+        }
+        Ok(output) if String::from_utf8_lossy(&output.stderr).starts_with("unshare:") => {
+            eprintln!("skipped: no mount namespace: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        Ok(output) => panic!("{}", String::from_utf8_lossy(&output.stderr)),
+        Err(error) => eprintln!("skipped: unshare cannot be run: {error}"),
+    }
+    true
+}
+
+fn mount(arguments: &[&OsStr]) {
+    let status = std::process::Command::new("mount").args(arguments).status().unwrap();
+    assert!(status.success(), "mount {arguments:?}");
+}
+
+/// A container's root: an overlay over `lower`, with layers of its own in `home`.
+fn overlay(lower: &Path, home: &Path) -> PathBuf {
+    for name in ["upper", "work", "merged"] {
+        fs::create_dir(home.join(name)).unwrap();
+    }
+    let (lower, home, merged) = (lower.display(), home.display(), home.join("merged"));
+    let options = format!("lowerdir={lower},upperdir={home}/upper,workdir={home}/work");
+    mount(
+        &["-t", "overlay", "overlay", "-o", &options]
+            .map(OsStr::new)
+            .iter()
+            .copied()
+            .chain([merged.as_os_str()])
+            .collect::<Vec<_>>(),
+    );
+    merged
+}
+
+#[test]
+fn a_containers_changes_come_back_in_a_fresh_container() {
+    if in_own_namespace("a_containers_changes_come_back_in_a_fresh_container") {
+        return;
+    }
+    let (lower, one, two) = (root(), root(), root());
+    image(lower.path());
+    let (old, new) = (overlay(lower.path(), one.path()), overlay(lower.path(), two.path()));
+    // A volume, and a tmpfs of the container's own, within the old one.
+    for name in ["volume", "run"] {
+        fs::create_dir(old.join(name)).unwrap();
+        fs::create_dir(new.join(name)).unwrap();
+    }
+    let volume = root();
+    mount(&["--bind".as_ref(), volume.path().as_os_str(), old.join("volume").as_os_str()]);
+    mount(
+        &["-t", "tmpfs", "tmpfs"]
+            .map(OsStr::new)
+            .into_iter()
+            .chain([old.join("run").as_os_str()])
+            .collect::<Vec<_>>(),
+    );
+
+    let mounts = Mounts::of_process(None).unwrap();
+    let rule = |point: &Path, policy| MountRule { point: point.to_owned(), policy };
+    let rules = [rule(&old, MountPolicy::Carry), rule(&old.join("volume"), MountPolicy::Leave)];
+    let plan = MountPlan::new(&mounts, RootFiles::Leave, &rules).unwrap();
+    let of_old = plan.carried().filter(|planned| planned.mount.point.starts_with(&old));
+    assert_eq!(of_old.count(), 2, "the overlay and the tmpfs on it:\n{plan}");
+    let mut narrow = plan.clone();
+    narrow.mounts.retain(|planned| planned.mount.point.starts_with(&old));
+
+    let baseline = Baseline::take(&narrow, &Selection::default()).unwrap();
+    nasty(&old);
+    fs::write(old.join("run/pid"), "1").unwrap();
+    fs::write(old.join("volume/data"), "left").unwrap();
+    let files = capture(&old, &baseline);
+    assert!(files.files.contains_key(&old.join("run/pid")));
+    assert!(!files.files.contains_key(&old.join("volume/data")), "a volume is left");
+    assert!(!files.files.contains_key(&old.join("etc/config")), "the image is not carried");
+
+    let mut files = relocate(files, &old, &new);
+    put_back(&mut files, &new);
+    fs::remove_dir_all(new.join("run")).unwrap();
+    for name in ["volume", "run"] {
+        let status = std::process::Command::new("umount").arg(old.join(name)).status().unwrap();
+        assert!(status.success());
+        fs::remove_dir(old.join(name)).unwrap();
+        let _ = fs::remove_dir(new.join(name));
+    }
+    for root in [&old, &new] {
+        set_old_times(root, 1_200_000_000);
+    }
+    assert_eq!(difference(&old, &new), None);
 }

@@ -2,7 +2,7 @@
 
 use std::ffi::{CStr, CString};
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use super::beneath::magic_link;
 use super::reading::read_xattrs;
-use super::{Extent, FileKind, FileRecord};
+use super::{FileKind, FileRecord, FileSource};
 
 /// What could not be put back for lack of privilege, and can be lived without.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,49 +24,22 @@ pub enum Lost {
     Device,
 }
 
-/// Where a body goes: at the places the extents say, with holes between.
-pub(super) struct ExtentWriter<'a> {
-    file: &'a File,
-    extents: &'a [Extent],
-    done: u64,
-}
-
-impl<'a> ExtentWriter<'a> {
-    pub(super) fn new(file: &'a File, extents: &'a [Extent]) -> Self {
-        Self { file, extents, done: 0 }
-    }
-
-    /// Everything promised has come.
-    pub(super) fn is_complete(&self) -> bool {
-        self.extents.iter().all(|extent| extent.length == 0)
-    }
-}
-
-impl Write for ExtentWriter<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        while let Some((first, rest)) = self.extents.split_first()
-            && first.length == self.done
-        {
-            (self.extents, self.done) = (rest, 0);
+/// Writes a body that comes as one run, the bytes of the record's extents one after another, to their places.
+pub fn write_extents(record: &FileRecord, body: &mut dyn Read, to: &File) -> io::Result<()> {
+    let FileKind::File { extents, .. } = &record.kind else { return Ok(()) };
+    let mut buffer = vec![0; 256 << 10];
+    for extent in extents {
+        let (mut offset, end) = (extent.offset, extent.offset + extent.length);
+        while offset < end {
+            let wanted = buffer.len().min(usize::try_from(end - offset).unwrap_or(usize::MAX));
+            body.read_exact(&mut buffer[..wanted])?;
+            to.write_all_at(&buffer[..wanted], offset)?;
+            offset += wanted as u64;
         }
-        let Some(extent) = self.extents.first() else {
-            return if bytes.is_empty() {
-                Ok(0)
-            } else {
-                Err(io::Error::other("the body is longer than its record says"))
-            };
-        };
-        let left = usize::try_from(extent.length - self.done).unwrap_or(usize::MAX);
-        let wrote = self.file.write_at(&bytes[..bytes.len().min(left)], extent.offset + self.done)?;
-        self.done += wrote as u64;
-        if self.done == extent.length {
-            (self.extents, self.done) = (&self.extents[1..], 0);
-        }
-        Ok(wrote)
     }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+    match body.read(&mut buffer[..1])? {
+        0 => Ok(()),
+        _ => Err(io::Error::other("the body is longer than its record says")),
     }
 }
 
@@ -75,22 +48,20 @@ pub(super) fn create(
     directory: &OwnedFd,
     name: &CStr,
     record: &FileRecord,
-    body: &mut dyn FnMut(&mut dyn Write) -> io::Result<()>,
+    source: &mut dyn FileSource,
 ) -> io::Result<Option<Lost>> {
     match rustix::fs::unlinkat(directory, name, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => {}
         Err(error) => return Err(error.into()),
     }
-    let mut lost = None;
     match &record.kind {
-        FileKind::File { size, extents } => {
+        FileKind::File { size, .. } => {
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let file = File::from(rustix::fs::openat(directory, name, flags, Mode::from_raw_mode(0o600))?);
             file.set_len(*size)?;
-            let mut writer = ExtentWriter::new(&file, extents);
-            body(&mut writer)?;
-            if !writer.is_complete() {
-                return Err(io::Error::other("the body is shorter than its record says"));
+            source.restore(record, &file)?;
+            if file.metadata()?.len() != *size {
+                return Err(io::Error::other("the body is longer than its record says"));
             }
         }
         FileKind::Symlink { target } => rustix::fs::symlinkat(target, directory, name)?,
@@ -110,7 +81,7 @@ pub(super) fn create(
             return Err(Errno::INVAL.into());
         }
     }
-    lost = set_metadata(directory, name, record)?.or(lost);
+    let lost = set_metadata(directory, name, record)?;
     set_times(directory, name, record)?;
     Ok(lost)
 }

@@ -115,8 +115,7 @@ impl Act<'_> {
             }
             Step::Purge => self.purge(&parent, &name, path)?,
             Step::Write => {
-                let mut body = |out: &mut dyn io::Write| source.body(record, out);
-                let made = create(&parent, UNFINISHED, record, &mut body);
+                let made = create(&parent, UNFINISHED, record, source);
                 let lost = match made {
                     Ok(lost) => lost,
                     Err(error) => {

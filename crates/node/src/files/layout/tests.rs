@@ -66,10 +66,7 @@ fn a_checkpoint_is_believed_only_within_what_is_carried_here() {
     assert!(pod([additional("/data/cache"), file("/dev/shm/x")]).is_ok());
     assert!(matches!(pod([additional("/data/cached")]), Err(LayoutError::Outside { .. })));
     let error = pod([file("/data/other")]).unwrap_err().to_string();
-    assert_eq!(
-        error,
-        "the checkpoint holds /data/other, which is not on a carried mount here but on /data"
-    );
+    assert_eq!(error, "the checkpoint holds /data/other, which is not on a carried mount here but on /data");
 }
 
 #[test]
@@ -153,8 +150,7 @@ fn a_body_that_is_not_what_its_record_says_leaves_the_old_file() {
     for body in [&b"abc"[..], b"abcde"] {
         let mut files = MemoryFiles::default();
         files.files.insert(path.clone(), (record.clone(), body.to_vec()));
-        let plan =
-            LayoutPlan::new([record.clone()], &plan_of(root.path()), &Selection::default()).unwrap();
+        let plan = LayoutPlan::new([record.clone()], &plan_of(root.path()), &Selection::default()).unwrap();
         assert!(plan.apply(&mut files).is_err());
         assert_eq!(fs::read(&path).unwrap(), b"old");
         assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1, "the unfinished file is gone");
@@ -174,10 +170,7 @@ fn an_opaque_directory_loses_what_the_checkpoint_does_not_know() {
     let mut files = MemoryFiles::default();
     files.files.insert(keep.path.clone(), (keep.clone(), Vec::new()));
     let selection = Selection { exclude: vec![root.path().join("d/store")], ..Selection::default() };
-    LayoutPlan::new([directory, keep], &plan_of(root.path()), &selection)
-        .unwrap()
-        .apply(&mut files)
-        .unwrap();
+    LayoutPlan::new([directory, keep], &plan_of(root.path()), &selection).unwrap().apply(&mut files).unwrap();
     let mut names: Vec<_> =
         fs::read_dir(root.path().join("d")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     names.sort();
