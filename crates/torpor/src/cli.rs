@@ -1,6 +1,9 @@
 //! What can be typed: one file a command, one line in [`Command`] each.
 
+mod checkpoint;
 mod completions;
+mod control;
+mod crik;
 mod doctor;
 mod exit;
 mod failure;
@@ -13,9 +16,11 @@ mod output;
 mod pin;
 mod prune;
 mod rm;
+mod run;
 mod show;
 mod store;
 mod verify;
+mod wait;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -36,6 +41,10 @@ struct Torpor {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run a program that outlives its node
+    Run(run::Args),
+    Checkpoint(checkpoint::Args),
+    Wait(wait::Args),
     Ls(ls::Args),
     Show(show::Args),
     Pin(pin::Args),
@@ -52,6 +61,9 @@ enum Command {
 impl Command {
     fn run(self) -> anyhow::Result<Exit> {
         match self {
+            Command::Run(args) => run::run(args),
+            Command::Checkpoint(args) => checkpoint::run(&args),
+            Command::Wait(args) => wait::run(&args),
             Command::Ls(args) => ls::run(&args),
             Command::Show(args) => show::run(&args),
             Command::Pin(args) => pin::run(&args),
@@ -71,7 +83,21 @@ impl Command {
 ///
 /// A failure is printed as `error: …` followed, where a remedy is known, by `help: …`.
 pub(crate) fn main(arguments: Vec<OsString>) -> ExitCode {
-    let typed = match Torpor::try_parse_from(arguments) {
+    if crik::is_called(&arguments) {
+        return typed::<crik::Crik>(arguments, |typed| {
+            logging::start(&logging::Args::of_crik(typed.debug));
+            typed.run()
+        });
+    }
+    typed::<Torpor>(arguments, |typed| {
+        logging::start(&typed.logging);
+        typed.command.run()
+    })
+}
+
+/// Understands what was typed and does it.
+fn typed<T: Parser>(arguments: Vec<OsString>, act: impl FnOnce(T) -> anyhow::Result<Exit>) -> ExitCode {
+    let typed = match T::try_parse_from(arguments) {
         Ok(typed) => typed,
         Err(refusal) => {
             // Printing fails only where nobody reads any more; the exit code still tells.
@@ -79,8 +105,7 @@ pub(crate) fn main(arguments: Vec<OsString>) -> ExitCode {
             return if refusal.use_stderr() { Exit::Usage } else { Exit::Success }.into();
         }
     };
-    logging::start(&typed.logging);
-    match typed.command.run() {
+    match act(typed) {
         Ok(exit) => exit.into(),
         Err(error) => failure::report(&error).into(),
     }

@@ -45,9 +45,9 @@ impl RunConfig {
         match key {
             "name" => json!(self.name.to_string()),
             "store" => store.filter(|store| !store.must_exist).map_or(Value::Null, |store| json!(store.url)),
-            "imageDir" => store
-                .filter(|store| store.must_exist)
-                .map_or(Value::Null, |store| json!(store.url.strip_prefix("file://"))),
+            "imageDir" => store.filter(|store| store.must_exist).map_or(Value::Null, |store| {
+                json!(store.url.strip_prefix("file://").map(|path| path.replace("%25", "%")))
+            }),
             "passphraseFile" => match store.map(|store| &store.credentials) {
                 Some(Credentials::PassphraseFile(path)) => json!(path),
                 _ => Value::Null,

@@ -271,11 +271,9 @@ impl Reader<'_> {
             (Some(_), Some(_)) => {
                 Err(conflict("store", "imageDir", "imageDir holds a store of its own; give one"))
             }
-            (None, Some(directory)) => Ok(Some(StoreConfig {
-                url: format!("file://{}", directory.display()),
-                must_exist: true,
-                credentials,
-            })),
+            (None, Some(directory)) => {
+                Ok(Some(StoreConfig { url: file_url(&directory), must_exist: true, credentials }))
+            }
             (Some(url), None) => Ok(Some(StoreConfig { url, must_exist: false, credentials })),
             (None, None) => Ok((dialect == Dialect::Torpor).then(|| StoreConfig {
                 url: DEFAULT_STORE.to_owned(),
@@ -295,7 +293,7 @@ impl Reader<'_> {
             }
             Some((scheme, rest)) if !rest.is_empty() && is_scheme(scheme) => Ok(text.to_owned()),
             Some(_) => Err(wrong("it is no URL")),
-            None => Ok(format!("file://{}", self.absolute("store", text)?.display())),
+            None => Ok(file_url(&self.absolute("store", text)?)),
         }
     }
 
@@ -414,6 +412,11 @@ fn switch_word<T>(
         other => other,
     };
     from_word(word).ok_or_else(|| ValueError::Word { found: text.to_owned(), allowed })
+}
+
+/// A directory as a URL, where a percent sign begins an escape.
+fn file_url(directory: &Path) -> String {
+    format!("file://{}", directory.display().to_string().replace('%', "%25"))
 }
 
 fn is_scheme(text: &str) -> bool {

@@ -25,6 +25,8 @@ pub enum Shape {
 /// One setting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Setting {
+    /// What it is about: the heading it stands under.
+    pub group: &'static str,
     /// Its key in the configuration file, in camelCase.
     pub key: &'static str,
     /// What its value looks like.
@@ -71,159 +73,225 @@ impl Setting {
     }
 }
 
-const fn setting(key: &'static str, shape: Shape, default: &'static str, help: &'static str) -> Setting {
-    Setting { key, shape, default, help }
+/// A table's row, without the names of its columns.
+const fn row(
+    group: &'static str,
+    key: &'static str,
+    shape: Shape,
+    default: &'static str,
+    help: &'static str,
+) -> Setting {
+    Setting { group, key, shape, default, help }
 }
 
 use Shape::{Hook, Many, ManyWords, One, Switch, Word};
 
 /// Every setting of `torpor run`, in the order of the documentation.
 pub const SETTINGS: &[Setting] = &[
-    // Where checkpoints are kept, and under which name.
-    setting(
+    row(
+        "Store",
         "name",
         One("NAME"),
         "workload/program, from the pod or host",
         "The name checkpoints are kept under",
     ),
-    setting(
+    row(
+        "Store",
         "store",
         One("URL"),
         "file:///var/lib/torpor",
         "Where checkpoints are kept: file:///path or an absolute path",
     ),
-    setting(
+    row(
+        "Store",
         "imageDir",
         One("DIR"),
         "none",
         "A directory that holds the store of this one program and stands for its name, as with crik; it must exist",
     ),
-    setting("passphraseFile", One("FILE"), "none", "Seal the store under the passphrase in this file"),
-    setting("keyFile", One("FILE"), "none", "Seal the store under the key in this file"),
-    setting("keepLast", One("N"), "3", "Keep at least this many generations"),
-    setting("keepWithin", One("DURATION"), "none", "Keep generations younger than this"),
-    // What starts a checkpoint.
-    setting("triggerSignal", One("SIGNAL"), "SIGTERM", "The signal that suspends the program"),
-    setting("every", One("DURATION"), "never", "Checkpoint this often while the program runs on"),
-    setting(
+    row("Store", "passphraseFile", One("FILE"), "none", "Seal the store under the passphrase in this file"),
+    row("Store", "keyFile", One("FILE"), "none", "Seal the store under the key in this file"),
+    row("Store", "keepLast", One("N"), "3", "Keep at least this many generations"),
+    row("Store", "keepWithin", One("DURATION"), "none", "Keep generations younger than this"),
+    row("Triggers", "triggerSignal", One("SIGNAL"), "SIGTERM", "The signal that suspends the program"),
+    row("Triggers", "every", One("DURATION"), "never", "Checkpoint this often while the program runs on"),
+    row(
+        "Triggers",
         "controlSocket",
         One("FILE"),
         "<runtime dir>/torpor/NAME.sock",
         "The socket `torpor checkpoint` talks to",
     ),
-    setting("controlGroup", One("GID"), "none", "A group that may use the control socket, by number"),
-    setting("httpListen", One("ADDRESS:PORT"), "none", "Serve the HTTP endpoint here; needs httpTokenFile"),
-    setting(
+    row("Triggers", "controlGroup", One("GID"), "none", "A group that may use the control socket, by number"),
+    row(
+        "Triggers",
+        "httpListen",
+        One("ADDRESS:PORT"),
+        "none",
+        "Serve the HTTP endpoint here; needs httpTokenFile",
+    ),
+    row(
+        "Triggers",
         "httpTokenFile",
         One("FILE"),
         "none",
         "The file with the token that callers of the HTTP endpoint must send",
     ),
-    setting(
+    row(
+        "Triggers",
         "nodeStateServerURL",
         One("URL"),
         "none",
         "Ask this server on the trigger signal whether the node shuts down",
     ),
-    setting("nodeStateTimeout", One("DURATION"), "2s", "How long the node state server may take to answer"),
-    setting(
+    row(
+        "Triggers",
+        "nodeStateTimeout",
+        One("DURATION"),
+        "2s",
+        "How long the node state server may take to answer",
+    ),
+    row(
+        "Triggers",
         "nodeStateUnreachable",
         Word(NodeStateUnreachable::WORDS),
         "suspend",
         "What to do when the node state server gives no usable answer",
     ),
-    setting("nodeName", One("NAME"), "$KUBERNETES_NODE_NAME", "The node asked about"),
-    // How long it may take.
-    setting(
+    row("Triggers", "nodeName", One("NAME"), "$KUBERNETES_NODE_NAME", "The node asked about"),
+    row(
+        "Time",
         "grace",
         One("DURATION"),
         "25s",
         "Time from the trigger signal until the program is killed from outside",
     ),
-    setting(
+    row(
+        "Time",
         "stopReserve",
         One("DURATION"),
         "a third of grace, at least 5s",
         "The end of grace, kept for the program to end by itself when a suspend does not fit",
     ),
-    setting("exitCode", One("CODE"), "143", "What Torpor ends with after a suspend"),
-    // What a start does.
-    setting("noRestore", Switch, "no", "Start from the beginning, whatever is in the store"),
-    setting(
+    row("Time", "exitCode", One("CODE"), "143", "What Torpor ends with after a suspend"),
+    row("Start", "noRestore", Switch, "no", "Start from the beginning, whatever is in the store"),
+    row(
+        "Start",
         "onRestoreFailure",
         Word(OnRestoreFailure::WORDS),
         "fresh",
         "What to do when no generation could be restored",
     ),
-    setting(
+    row(
+        "Start",
         "afterCrash",
         Word(AfterCrash::WORDS),
         "fresh",
         "What to do when the program crashed since its last checkpoint",
     ),
-    setting("fenced", Word(Fenced::WORDS), "end", "What to do when a newer start has taken over the name"),
-    setting(
+    row(
+        "Start",
+        "fenced",
+        Word(Fenced::WORDS),
+        "end",
+        "What to do when a newer start has taken over the name",
+    ),
+    row(
+        "Start",
         "allowChanged",
         ManyWords(AllowChanged::WORDS),
         "none",
         "Restore although this changed since the checkpoint",
     ),
-    setting("leaveStopped", Switch, "no", "After a restore, leave the program stopped until it gets SIGCONT"),
-    // The program's surroundings.
-    setting("pidBase", One("PID"), "10000, or what pid_max allows", "The lowest PID of the program"),
-    setting(
+    row(
+        "Start",
+        "leaveStopped",
+        Switch,
+        "no",
+        "After a restore, leave the program stopped until it gets SIGCONT",
+    ),
+    row("Program", "pidBase", One("PID"), "10000, or what pid_max allows", "The lowest PID of the program"),
+    row(
+        "Program",
         "capabilities",
         Word(Capabilities::WORDS),
         "drop",
         "What the program gets of the capabilities granted for Torpor",
     ),
-    setting("ipcNamespace", Word(Namespace::WORDS), "auto", "Give the program its own IPC namespace"),
-    setting("timeNamespace", Word(Namespace::WORDS), "auto", "Give the program its own clock"),
-    setting("cpuBaseline", Word(CpuBaseline::WORDS), "none", "Keep libraries within this instruction set"),
-    setting(
+    row("Program", "ipcNamespace", Word(Namespace::WORDS), "auto", "Give the program its own IPC namespace"),
+    row("Program", "timeNamespace", Word(Namespace::WORDS), "auto", "Give the program its own clock"),
+    row(
+        "Program",
+        "cpuBaseline",
+        Word(CpuBaseline::WORDS),
+        "none",
+        "Keep libraries within this instruction set",
+    ),
+    row(
+        "Program",
         "statusFile",
         One("FILE"),
         "<runtime dir>/torpor/NAME.json",
         "The file that tells the program whether it was restored",
     ),
-    // What is carried.
-    setting("additionalPaths", Many("PATH"), "none", "Files and directories to carry besides what changed"),
-    setting("exclude", Many("PATH"), "none", "Files and directories not to carry"),
-    setting("volumes", Many("PATH=carry|leave|refuse"), "none", "What becomes of the files of a mount"),
-    setting(
+    row(
+        "Carried",
+        "additionalPaths",
+        Many("PATH"),
+        "none",
+        "Files and directories to carry besides what changed",
+    ),
+    row("Carried", "exclude", Many("PATH"), "none", "Files and directories not to carry"),
+    row(
+        "Carried",
+        "volumes",
+        Many("PATH=carry|leave|refuse"),
+        "none",
+        "What becomes of the files of a mount",
+    ),
+    row(
+        "Carried",
         "rootFiles",
         Word(RootFiles::WORDS),
         "auto",
         "What becomes of files changed on the root file system",
     ),
-    setting(
+    row(
+        "Carried",
         "inotifyIncompatiblePaths",
         Many("PATH"),
         "none",
         "Paths taken away while the program is captured, and put back when it runs on",
     ),
-    setting("tcp", Word(Tcp::WORDS), "close", "What becomes of established connections with a peer outside"),
-    setting("tcpListenRemap", Many("OLD:NEW"), "none", "Listen on another port after a restore"),
-    setting(
+    row(
+        "Carried",
+        "tcp",
+        Word(Tcp::WORDS),
+        "close",
+        "What becomes of established connections with a peer outside",
+    ),
+    row("Carried", "tcpListenRemap", Many("OLD:NEW"), "none", "Listen on another port after a restore"),
+    row(
+        "Carried",
         "extUnixSockets",
         Word(ExtUnixSockets::WORDS),
         "reconnect",
         "What becomes of Unix sockets with a peer outside",
     ),
-    setting(
+    row(
+        "Carried",
         "memoryBudget",
         One("SIZE"),
         "auto",
         "How much memory a capture may add to the container, or auto",
     ),
-    // Hooks.
-    setting("preCheckpoint", Hook, "none", "Run before the program is frozen"),
-    setting("postCheckpoint", Hook, "none", "Run when a checkpoint ended and the program runs on"),
-    setting("postRestore", Hook, "none", "Run when the program goes on after a restore"),
-    setting("onAppReady", Hook, "none", "Run once the program runs, fresh or restored"),
-    // CRIU.
-    setting("criu", One("FILE"), "looked for", "The CRIU to use"),
-    setting(
+    row("Hooks", "preCheckpoint", Hook, "none", "Run before the program is frozen"),
+    row("Hooks", "postCheckpoint", Hook, "none", "Run when a checkpoint ended and the program runs on"),
+    row("Hooks", "postRestore", Hook, "none", "Run when the program goes on after a restore"),
+    row("Hooks", "onAppReady", Hook, "none", "Run once the program runs, fresh or restored"),
+    row("CRIU", "criu", One("FILE"), "looked for", "The CRIU to use"),
+    row(
+        "CRIU",
         "criuOptions",
         Many("KEY[=VALUE]"),
         "none",

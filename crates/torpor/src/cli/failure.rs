@@ -1,5 +1,10 @@
 //! How a failed command tells what went wrong, and what to do about it.
 
+use torpor_node::config::ConfigError;
+use torpor_node::control::{ClientError, ServerError};
+use torpor_node::hooks::HookError;
+use torpor_node::http::HttpError;
+use torpor_node::status::StatusError;
 use torpor_store::gc::GcError;
 use torpor_store::lineage::LineageError;
 use torpor_store::name::NameError;
@@ -70,6 +75,12 @@ pub(crate) fn remedy(error: &anyhow::Error) -> Option<String> {
             .or_else(|| cause.downcast_ref().map(|error: &ReadError| error.remedy().to_owned()))
             .or_else(|| cause.downcast_ref().map(|error: &BackendError| error.remedy().to_owned()))
             .or_else(|| cause.downcast_ref().map(|error: &NameError| error.remedy().to_owned()))
+            .or_else(|| cause.downcast_ref().and_then(ConfigError::remedy))
+            .or_else(|| cause.downcast_ref().map(|error: &ClientError| error.remedy().to_owned()))
+            .or_else(|| cause.downcast_ref().map(|error: &ServerError| error.remedy().to_owned()))
+            .or_else(|| cause.downcast_ref().map(|error: &HttpError| error.remedy().to_owned()))
+            .or_else(|| cause.downcast_ref().map(|error: &HookError| error.remedy().to_owned()))
+            .or_else(|| cause.downcast_ref().map(|error: &StatusError| error.remedy().to_owned()))
     })
 }
 
@@ -86,8 +97,28 @@ fn exit(error: &anyhow::Error) -> Exit {
                 .or_else(|| cause.downcast_ref().map(of_draft))
                 .or_else(|| cause.downcast_ref().map(of_reading))
                 .or_else(|| cause.downcast_ref().map(of_backend))
+                .or_else(|| cause.downcast_ref().map(|_: &ConfigError| Exit::Usage))
+                .or_else(|| cause.downcast_ref().map(of_client))
+                .or_else(|| cause.downcast_ref().map(of_server))
+                .or_else(|| cause.downcast_ref().map(|_: &HttpError| Exit::Place))
+                .or_else(|| cause.downcast_ref().map(|_: &StatusError| Exit::Place))
         })
         .unwrap_or(Exit::Failure)
+}
+
+fn of_client(error: &ClientError) -> Exit {
+    match error {
+        ClientError::Absent { .. } => Exit::NotFound,
+        ClientError::Connect { .. } => Exit::Place,
+        _ => Exit::Failure,
+    }
+}
+
+fn of_server(error: &ServerError) -> Exit {
+    match error {
+        ServerError::Taken { .. } => Exit::Held,
+        _ => Exit::Place,
+    }
 }
 
 fn of_lineage(error: &LineageError) -> Exit {

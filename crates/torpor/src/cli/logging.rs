@@ -17,6 +17,18 @@ pub(crate) struct Args {
     log_format: LogFormat,
 }
 
+impl Args {
+    /// What crik's command line says about logging. The variables hold for it too.
+    pub(super) fn of_crik(debug: bool) -> Args {
+        let set = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
+        let json = set("TORPOR_LOG_FORMAT").is_some_and(|format| format == "json");
+        Args {
+            log: set("TORPOR_LOG").unwrap_or_else(|| if debug { "debug" } else { "info" }.to_owned()),
+            log_format: if json { LogFormat::Json } else { LogFormat::Text },
+        }
+    }
+}
+
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum LogFormat {

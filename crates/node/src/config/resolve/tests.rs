@@ -209,7 +209,7 @@ fn files_that_are_no_configuration_are_refused() {
 fn what_is_explained_gives_the_same_configuration_again() {
     for yaml in [
         "",
-        "imageDir: /a\nkeyFile: /k\nnodeStateServerURL: http://s\nnodeName: n",
+        "imageDir: /a%20b\nkeyFile: /k\nnodeStateServerURL: http://s\nnodeName: n",
         "httpListen: '[::]:8089'\nhttpTokenFile: /t\npostRestore: [{signal: HUP, timeout: 90s}, {http: {url: 'http://x/', \
          method: GET}}, 'a \"b\": #c']\nvolumes: {/data: carry}\nmemoryBudget: 3GiB\nevery: 1h1m1s\nipcNamespace: 'on'\n\
          allowChanged: [command]\nname: a/b:3\ncontrolGroup: 7\ntcpListenRemap: ['1:2']",
