@@ -122,7 +122,9 @@ impl std::fmt::Display for Outcome {
         match self {
             Outcome::Granted => write!(f, "allowed"),
             Outcome::Refused { errno } => {
-                write!(f, "refused: {}", rustix::io::Errno::from_raw_os_error(*errno))
+                // The library appends the number, which people cannot use.
+                let text = rustix::io::Errno::from_raw_os_error(*errno).to_string();
+                write!(f, "refused: {}", text.split(" (os error").next().unwrap_or(&text))
             }
             Outcome::NoEffect => write!(f, "not in this kernel"),
             Outcome::Killed { signal } => write!(f, "killed by signal {signal} when it tried"),

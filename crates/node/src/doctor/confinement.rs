@@ -18,13 +18,11 @@ fn seccomp(findings: &Findings) -> Row {
     let row = Row::new("confinement.seccomp", Topic::Confinement, "seccomp filter");
     match findings.privileges.seccomp {
         Seccomp::Off => row.ok("none"),
-        // The program inherits the filter, so each checkpoint has to put it aside, whoever made it.
-        Seccomp::Filter if findings.privileges.allow(Operation::SuspendSeccomp) => {
-            row.ok("filtered, and can be put aside while freezing")
-        }
-        Seccomp::Filter => row.warn(
-            "filtered: programs started here inherit the filter, and freezing them must put it aside",
-            "run the container with seccompProfile Unconfined, or with deploy/seccomp.json and CAP_SYS_ADMIN",
+        // The program inherits the filter, and the kernel lets only an unfiltered process put aside a filter
+        // (kernel/ptrace.c, PTRACE_O_SUSPEND_SECCOMP), which CRIU must: no profile, however wide, can work.
+        Seccomp::Filter => row.fail(
+            "filtered: what is started here inherits the filter, and from under a filter it cannot be frozen",
+            "give the container seccompProfile Unconfined (Docker: --security-opt seccomp=unconfined)",
         ),
         Seccomp::Strict => {
             row.fail("strict: nothing can be started", "run Torpor outside strict seccomp mode")
@@ -114,14 +112,14 @@ mod tests {
     }
 
     #[test]
-    fn a_filter_matters_only_where_it_cannot_be_put_aside() {
+    fn any_filter_on_ourselves_is_one_too_many() {
         let mut findings = findings::tests::perfect();
-        findings.privileges.seccomp = Seccomp::Filter;
-        assert_eq!(seccomp(&findings).status, Status::Ok);
-        refuse(&mut findings, Operation::SuspendSeccomp);
-        assert_eq!(seccomp(&findings).status, Status::Warn);
-        findings.privileges.seccomp = Seccomp::Strict;
-        assert_eq!(seccomp(&findings).status, Status::Fail);
+        for (mode, status) in
+            [(Seccomp::Off, Status::Ok), (Seccomp::Filter, Status::Fail), (Seccomp::Strict, Status::Fail)]
+        {
+            findings.privileges.seccomp = mode;
+            assert_eq!(seccomp(&findings).status, status);
+        }
     }
 
     #[test]

@@ -62,7 +62,7 @@ pub(super) const FEATURES: &[Feature] = &[
     useful("timens", "clocks that go on instead of jumping"),
     useful("uffd", "restoring before all memory is there (lazy)"),
     useful("uffd-noncoop", "lazy restore of programs that fork or remap"),
-    useful("mem_dirty_track", "CRIU's own incremental dumps; Torpor's do without, by content"),
+    aside("mem_dirty_track", "CRIU's own incremental dumps; Torpor's do without, by content"),
     useful("userns", "programs with user namespaces"),
     useful("cgroupns", "programs with control-group namespaces"),
     useful("move_mount_set_group", "restoring mount namespaces (containers)"),
@@ -83,7 +83,12 @@ pub(super) const FEATURES: &[Feature] = &[
 ];
 
 pub(super) fn rows(finding: &CriuFinding) -> Vec<Row> {
-    let CriuFinding::There { features, .. } = finding else { return Vec::new() };
+    let CriuFinding::There { features, check, .. } = finding else { return Vec::new() };
+    if !check.passed && features.iter().all(|found| !found.trial.passed && found.trial.said == check.said) {
+        // Forty-five times the same refusal says nothing more than once.
+        let row = Row::new("feature", Topic::Feature, "features");
+        return vec![row.skip("not asked: CRIU's check does not run (see above)")];
+    }
     features
         .iter()
         .filter_map(|found| FEATURES.iter().find(|feature| feature.name == found.name).zip(Some(found)))
@@ -109,9 +114,6 @@ pub(super) fn rows(finding: &CriuFinding) -> Vec<Row> {
 
 fn remedy(name: &str) -> &'static str {
     match name {
-        "mem_dirty_track" => {
-            "nothing to do for Torpor; for CRIU's pre-dump, a kernel with CONFIG_MEM_SOFT_DIRTY=y"
-        }
         "timens" => {
             "a kernel with CONFIG_TIME_NS=y (5.6 or newer); else programs see monotonic time jump on another machine"
         }
@@ -128,9 +130,7 @@ fn remedy(name: &str) -> &'static str {
         }
         "move_mount_set_group" => "kernel 5.15 or newer",
         "clone3_set_tid" => "kernel 5.5 or newer, and CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN",
-        "seccomp_suspend" | "seccomp_filters" => {
-            "CAP_SYS_ADMIN, and no seccomp filter on Torpor itself; or run the program unfiltered (seccompProfile: Unconfined)"
-        }
+        "seccomp_suspend" | "seccomp_filters" => "CAP_SYS_ADMIN, and no seccomp filter on Torpor itself",
         _ => "a newer kernel, or more privileges: compare with the rows on privileges below",
     }
 }
@@ -147,6 +147,18 @@ mod tests {
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), 45);
+    }
+
+    #[test]
+    fn a_criu_that_cannot_check_is_told_once() {
+        let mut finding = findings::tests::perfect().criu;
+        if let CriuFinding::There { features, check, .. } = &mut finding {
+            *check = super::super::CriuTrial { passed: false, said: "needs a capability".into() };
+            features.iter_mut().for_each(|found| found.trial = check.clone());
+        }
+        let rows = rows(&finding);
+        assert_eq!(rows.len(), 1);
+        assert_eq!(rows[0].status, Status::Skip);
     }
 
     #[test]

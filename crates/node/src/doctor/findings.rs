@@ -206,24 +206,24 @@ fn check(program: &Program, arguments: &[&str], root: bool) -> CriuTrial {
         Err(error) => CriuTrial { passed: false, said: error.to_string() },
         Ok(output) => CriuTrial {
             passed: output.status.success(),
-            said: last_line(
+            said: gist(
                 &[output.stdout, output.stderr].map(|said| String::from_utf8_lossy(&said).into_owned()),
             ),
         },
     }
 }
 
-/// The last line that is not CRIU's general advice, without `Error (file:line): `.
-fn last_line(said: &[String]) -> String {
-    said.iter()
-        .flat_map(|text| text.lines())
-        .map(|line| match line.split_once("): ") {
-            Some((prefix, rest)) if prefix.contains('(') => rest.trim(),
-            _ => line.trim(),
-        })
-        .rfind(|line| !line.is_empty())
-        .unwrap_or_default()
-        .to_owned()
+/// Its last error, else the first thing it said, without `Error (file:line): `.
+fn gist(said: &[String]) -> String {
+    let lines = || said.iter().flat_map(|text| text.lines()).filter(|line| !line.trim().is_empty());
+    let line = lines().filter(|line| line.starts_with("Error")).last().or_else(|| lines().next());
+    let line = line.unwrap_or_default();
+    match line.split_once("): ") {
+        Some((prefix, rest)) if prefix.contains('(') => rest.trim(),
+        _ => line.trim(),
+    }
+    .trim_end_matches([':', '.'])
+    .to_owned()
 }
 
 #[cfg(test)]
@@ -290,11 +290,12 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_criu_said_is_its_last_line_without_where_it_was_said() {
-        let said = ["Warn  (criu/cr-check.c:824): Dirty tracking is OFF.\n".to_owned(), String::new()];
-        assert_eq!(last_line(&said), "Dirty tracking is OFF.");
-        assert_eq!(last_line(&["Looks good.\n".to_owned()]), "Looks good.");
-        assert_eq!(last_line(&[]), "");
+    fn what_criu_said_is_its_error_without_where_it_was_said() {
+        let said = |text: &str| gist(&[String::new(), text.to_owned()]);
+        assert_eq!(said("Warn  (criu/cr-check.c:824): Dirty tracking is OFF.\n"), "Dirty tracking is OFF");
+        assert_eq!(said("CRIU needs a capability:\n setcap ...\n"), "CRIU needs a capability");
+        assert_eq!(said("Error (a.c:1): one\nError (b.c:2): two\nall is lost\n"), "two");
+        assert_eq!(said(""), "");
     }
 
     #[test]

@@ -37,19 +37,19 @@ fn meaning(operation: Operation) -> Meaning {
             "privilege.ptrace",
             "trace other processes",
             "nothing can be frozen",
-            "grant CAP_SYS_PTRACE, and allow ptrace in the seccomp profile",
+            "grant CAP_SYS_PTRACE",
         ),
         O::ReadMemory => useful(
             "privilege.readMemory",
             "read other processes' memory",
             "memory is copied more slowly",
-            "grant CAP_SYS_PTRACE, and allow process_vm_readv in the seccomp profile",
+            "grant CAP_SYS_PTRACE",
         ),
         O::Kcmp => needed(
             "privilege.kcmp",
             "compare kernel objects (kcmp)",
             "shared descriptors cannot be told apart",
-            "allow kcmp in the seccomp profile (deploy/seccomp.json), and grant CAP_SYS_PTRACE",
+            "grant CAP_SYS_PTRACE, and run without a seccomp filter",
         ),
         O::MapFiles => needed(
             "privilege.mapFiles",
@@ -61,7 +61,7 @@ fn meaning(operation: Operation) -> Meaning {
             "privilege.choosePid",
             "choose process numbers (clone3)",
             "nothing can be restored",
-            "grant CAP_CHECKPOINT_RESTORE (or CAP_SYS_ADMIN), and allow clone3 in the seccomp profile",
+            "grant CAP_CHECKPOINT_RESTORE (or CAP_SYS_ADMIN)",
         ),
         O::LastPid => useful(
             "privilege.lastPid",
@@ -73,25 +73,25 @@ fn meaning(operation: Operation) -> Meaning {
             "privilege.timeNamespace",
             "time namespaces",
             "after a restore on another machine, programs see monotonic time jump",
-            "grant CAP_SYS_ADMIN and CAP_SYS_TIME, and allow unshare in the seccomp profile",
+            "grant CAP_SYS_ADMIN and CAP_SYS_TIME",
         ),
         O::IpcNamespace => useful(
             "privilege.ipcNamespace",
             "IPC namespaces",
             "programs that use System V shared memory or semaphores cannot be frozen",
-            "grant CAP_SYS_ADMIN, and allow unshare in the seccomp profile",
+            "grant CAP_SYS_ADMIN",
         ),
         O::MountNamespace => useful(
             "privilege.mountNamespace",
             "mount namespaces",
             "containers cannot be restored from outside; `torpor run` in a container does not need it",
-            "grant CAP_SYS_ADMIN, and allow unshare and mount in the seccomp profile",
+            "grant CAP_SYS_ADMIN",
         ),
         O::PidNamespace => useful(
             "privilege.pidNamespace",
             "PID namespaces",
             "containers cannot be restored from outside; `torpor run` in a container does not need it",
-            "grant CAP_SYS_ADMIN, and allow unshare in the seccomp profile",
+            "grant CAP_SYS_ADMIN",
         ),
         O::TcpRepair => useful(
             "privilege.tcpRepair",
@@ -109,37 +109,37 @@ fn meaning(operation: Operation) -> Meaning {
             "privilege.socketDiagnosis",
             "ask about sockets",
             "CRIU cannot list sockets",
-            "allow socket(AF_NETLINK) in the seccomp profile",
+            "run without a seccomp filter",
         ),
         O::RaiseLimit => useful(
             "privilege.raiseLimit",
             "raise hard limits",
-            "a program that lowered a hard limit below Torpor's is refused at restore where the limit must be raised",
+            "a program whose hard limits are above Torpor's cannot be restored",
             "grant CAP_SYS_RESOURCE",
         ),
         O::SuspendSeccomp => useful(
             "privilege.suspendSeccomp",
             "put aside a program's seccomp filter",
             "programs under a seccomp filter of their own cannot be frozen",
-            "grant CAP_SYS_ADMIN, and run Torpor itself without a filter (seccompProfile: Unconfined)",
+            "grant CAP_SYS_ADMIN, and run Torpor itself without a filter (seccompProfile Unconfined)",
         ),
         O::KernelFaults => useful(
             "privilege.kernelFaults",
             "page faults inside the kernel",
             "restores load all memory first instead of on demand",
-            "grant CAP_SYS_PTRACE or set vm.unprivileged_userfaultfd=1, and allow userfaultfd in the seccomp profile",
+            "grant CAP_SYS_PTRACE or set vm.unprivileged_userfaultfd=1",
         ),
         O::UserFaults => useful(
             "privilege.userFaults",
             "page faults of user code",
             "restores load all memory first instead of on demand",
-            "allow userfaultfd in the seccomp profile; the kernel needs CONFIG_USERFAULTFD",
+            "run without a seccomp filter, on a kernel with CONFIG_USERFAULTFD=y",
         ),
         O::SoftDirty => useful(
             "privilege.softDirty",
             "track written pages (soft-dirty)",
             "CRIU's pre-dump does not work; Torpor finds what changed by content",
-            "nothing to do for Torpor; else a kernel with CONFIG_MEM_SOFT_DIRTY=y",
+            "use a kernel with CONFIG_MEM_SOFT_DIRTY=y",
         ),
     }
 }
@@ -151,7 +151,7 @@ pub(super) fn rows(privileges: &Privileges) -> Vec<Row> {
         .map(|trial| {
             let meaning = meaning(trial.operation);
             let row = Row::new(meaning.id, Topic::Privilege, meaning.title);
-            let found = format!("{}: {}", trial.outcome, meaning.without);
+            let found = format!("{}; without it, {}", trial.outcome, meaning.without);
             match &trial.outcome {
                 Outcome::Granted => row.ok("allowed"),
                 Outcome::Untried { .. } => row.skip(found),
@@ -160,6 +160,8 @@ pub(super) fn rows(privileges: &Privileges) -> Vec<Row> {
                 _ if trial.operation == Operation::LastPid && privileges.allow(Operation::ChoosePid) => {
                     row.skip(format!("{}: not needed, clone3 works", trial.outcome))
                 }
+                // Torpor does without, so a warning would ask for nothing.
+                _ if trial.operation == Operation::SoftDirty => row.skip(found),
                 _ => row.warn(found, meaning.remedy),
             }
         })
@@ -178,7 +180,7 @@ mod tests {
             (Operation::ChoosePid, Status::Fail),
             (Operation::TimeNamespace, Status::Warn),
             (Operation::LastPid, Status::Skip),
-            (Operation::SoftDirty, Status::Warn),
+            (Operation::SoftDirty, Status::Skip),
         ];
         for (operation, status) in table {
             let mut privileges = findings::tests::perfect().privileges;

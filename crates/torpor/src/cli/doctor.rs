@@ -76,23 +76,44 @@ fn text(report: &Report, all: bool) -> String {
         if !shown(row, all) {
             continue;
         }
-        text += &format!("  {:4}  {:width$}  {}\n", row.status, row.title, row.found);
-        if let Some(remedy) = &row.remedy {
-            text += &format!("  {:4}  {:width$}  -> {remedy}\n", "", "");
+        let mut first = true;
+        let remedy = row.remedy.iter().flat_map(|remedy| fold(&format!("-> {remedy}")));
+        for line in fold(&row.found).into_iter().chain(remedy) {
+            let (status, title) =
+                if first { (row.status.to_string(), row.title.as_str()) } else { Default::default() };
+            text += &format!("  {status:4}  {title:width$}  {line}\n");
+            first = false;
         }
     }
     text + &verdict(report)
 }
 
+/// Breaks a text into lines that stand in the last column.
+fn fold(text: &str) -> Vec<String> {
+    const WIDTH: usize = 76;
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        match lines.last_mut() {
+            Some(line) if line.is_empty() => line.push_str(word),
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= WIDTH => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(format!("   {word}")),
+        }
+    }
+    lines
+}
+
 /// Dozens of features that are as they should be would hide the one that is not.
 fn shown(row: &Row, all: bool) -> bool {
-    all || row.topic != Topic::Feature || row.status > Status::Skip
+    all || row.topic != Topic::Feature || row.status > Status::Skip || row.id == "feature"
 }
 
 fn heading(report: &Report, topic: Topic) -> String {
     let rows = || report.rows.iter().filter(|row| row.topic == topic);
     let count = match topic {
-        Topic::Feature => {
+        Topic::Feature if rows().count() > 1 => {
             let well = rows().filter(|row| row.status == Status::Ok).count();
             format!(": {well} of {}", rows().count())
         }
@@ -143,6 +164,13 @@ mod tests {
         let expected = "machine\n  ok    kernel  found\nfeatures CRIU finds: 1 of 2\n  warn  timens  found\n                -> get one\n\nTorpor works here, with 1 warning.\n";
         assert_eq!(text(&report, false), expected);
         assert!(text(&report, true).contains("uffd"));
+    }
+
+    #[test]
+    fn long_texts_are_folded_below_themselves() {
+        let folded = fold(&"word ".repeat(30));
+        assert_eq!(folded.len(), 3);
+        assert!(folded[1].starts_with("   word") && folded.iter().all(|line| line.len() <= 80));
     }
 
     #[test]
