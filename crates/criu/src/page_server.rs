@@ -260,7 +260,8 @@ impl<'a> PageServer<'a> {
     fn read_exactly(&self, mut buffer: &mut [u8], reading: &'static str) -> Result<(), PageServerError> {
         while !buffer.is_empty() {
             match rustix::net::recv(self.socket, &mut *buffer, RecvFlags::WAITALL) {
-                Ok((_, 0)) => return Err(PageServerError::Truncated { reading }),
+                // A peer that closes before it has read an answer resets the connection.
+                Ok((_, 0)) | Err(Errno::CONNRESET) => return Err(PageServerError::Truncated { reading }),
                 Ok((_, length)) => buffer = &mut buffer[length..],
                 Err(Errno::INTR) => {}
                 Err(errno) => return Err(PageServerError::Socket { doing: "read", source: errno.into() }),
@@ -302,7 +303,7 @@ impl Read for Body<'_> {
             return Ok(0);
         }
         match rustix::net::recv(self.socket, &mut buffer[..length], RecvFlags::WAITALL) {
-            Ok((_, 0)) => {
+            Ok((_, 0)) | Err(Errno::CONNRESET) => {
                 self.broken = Some(Broken::Truncated);
                 Err(io::ErrorKind::UnexpectedEof.into())
             }

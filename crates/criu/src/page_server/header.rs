@@ -261,3 +261,88 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
     field.copy_from_slice(&bytes[at..at + 8]);
     u64::from_ne_bytes(field)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const ID: u64 = 42 << 8 | 1;
+
+    fn encode(size: HeaderSize, header: Header) -> [u8; HeaderSize::LARGEST] {
+        let mut bytes = [0; HeaderSize::LARGEST];
+        bytes[..4].copy_from_slice(&header.command.to_ne_bytes());
+        let (pages, vaddr) = match size {
+            HeaderSize::Short => {
+                bytes[4..8].copy_from_slice(&(header.pages as u32).to_ne_bytes());
+                (None, 8)
+            }
+            HeaderSize::Long => (Some(8), 16),
+        };
+        if let Some(at) = pages {
+            bytes[at..at + 8].copy_from_slice(&header.pages.to_ne_bytes());
+        }
+        bytes[vaddr..vaddr + 8].copy_from_slice(&header.vaddr.to_ne_bytes());
+        bytes[vaddr + 8..vaddr + 16].copy_from_slice(&header.destination.to_ne_bytes());
+        bytes
+    }
+
+    #[test]
+    fn the_first_header_tells_its_size() {
+        for command in [OPEN, OPEN2, PARENT] {
+            for size in [HeaderSize::Short, HeaderSize::Long] {
+                let first = encode(size, Header { command, pages: 0, vaddr: 0, destination: ID });
+                assert_eq!(HeaderSize::detect(&first[..24]), Ok(Some(size)));
+            }
+        }
+    }
+
+    #[test]
+    fn garbage_in_the_padding_of_a_long_header_is_passed_over() {
+        let mut first =
+            encode(HeaderSize::Long, Header { command: OPEN2, pages: 0, vaddr: 0, destination: ID });
+        first[4..8].fill(0xaa);
+        assert_eq!(HeaderSize::detect(&first[..24]), Ok(Some(HeaderSize::Long)));
+        let id = PagemapId { kind: PagemapKind::Process, id: 42 };
+        assert_eq!(
+            Header::parse(HeaderSize::Long, &first).command(4096),
+            Ok(Command::Open { id, answer: true })
+        );
+    }
+
+    #[test]
+    fn a_hole_and_an_add_of_old_have_their_flags_by_command() {
+        for (command, flags) in [(ADD, PageFlags::PRESENT), (HOLE, PageFlags::PARENT)] {
+            let header = Header { command, pages: 2, vaddr: 0x2000, destination: 9 << 8 | 2 };
+            let id = PagemapId { kind: PagemapKind::Shared, id: 9 };
+            assert_eq!(header.command(4096), Ok(Command::Run { id, vaddr: 0x2000, pages: 2, flags }));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_header_is_taken_within_the_address_space_or_refused(
+            command: u32, pages: u64, vaddr: u64, destination: u64
+        ) {
+            let header = Header { command, pages, vaddr, destination };
+            if let Ok(Command::Run { vaddr, pages, .. }) = header.command(4096) {
+                prop_assert!(vaddr.checked_add(pages * 4096).is_some());
+            }
+        }
+
+        #[test]
+        fn headers_survive_the_wire(command: u32, pages: u32, vaddr: u64, destination: u64) {
+            let header = Header { command, pages: pages.into(), vaddr, destination };
+            for size in [HeaderSize::Short, HeaderSize::Long] {
+                prop_assert_eq!(Header::parse(size, &encode(size, header)), header);
+            }
+        }
+
+        #[test]
+        fn destinations_survive_the_wire(id in 0_u64..1 << 56, shared: bool) {
+            let kind = if shared { PagemapKind::Shared } else { PagemapKind::Process };
+            let id = PagemapId { kind, id };
+            prop_assert_eq!(PagemapId::parse(id.destination()), Ok(id));
+        }
+    }
+}
