@@ -8,8 +8,7 @@
 //! Everything is found through directory descriptors, beneath the mount it belongs to; no symbolic link is
 //! followed, and nothing but a regular file is opened.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -29,7 +28,7 @@ mod writing;
 
 pub(crate) use reading::open_to_read as reopen;
 pub use stat::{Inode, Stat, Timestamp};
-pub use writing::{Lost, write_extents};
+pub use writing::Lost;
 
 /// Why the files of a program could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -244,8 +243,8 @@ pub trait FileSink {
 
 /// Gives the files of a checkpoint back.
 pub trait FileSource {
-    /// Writes a file's data at its extents' places into an empty file, and nothing elsewhere.
-    fn restore(&mut self, record: &FileRecord, to: &File) -> io::Result<()>;
+    /// Writes a file's body: the bytes of its extents, one after another.
+    fn body(&mut self, record: &FileRecord, out: &mut dyn Write) -> io::Result<()>;
 }
 
 #[cfg(test)]
@@ -282,9 +281,9 @@ pub(crate) mod tests {
     }
 
     impl FileSource for MemoryFiles {
-        fn restore(&mut self, record: &FileRecord, to: &File) -> io::Result<()> {
+        fn body(&mut self, record: &FileRecord, out: &mut dyn Write) -> io::Result<()> {
             let (_, bytes) = self.files.get(&record.path).ok_or(io::ErrorKind::NotFound)?;
-            write_extents(record, &mut bytes.as_slice(), to)
+            out.write_all(bytes)
         }
     }
 

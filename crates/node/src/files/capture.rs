@@ -14,6 +14,7 @@ use rustix::io::Errno;
 use super::baseline::Baseline;
 use super::beneath::Beneath;
 use super::changes::{Change, ChangeKind, ChangeSet};
+use super::inotify::working_names;
 use super::reading::OpenedFile;
 use super::{FileKind, FileRecord, FileSink, FilesError, Inode, Section, Selection, Timestamp, walk};
 use crate::open_files::OpenFiles;
@@ -99,8 +100,10 @@ impl<'a> Capture<'a> {
         self.pass(open, sink, false)
     }
 
-    /// Keeps a path, and all beneath it, as the first pass found it: it is about to be set aside.
+    /// Keeps a path, and all beneath it, as the first pass found it: it is about to be set aside. The names it
+    /// has while it is away are left out.
     pub fn hold(&mut self, path: PathBuf) {
+        self.held.extend(working_names(&path));
         self.held.push(path);
     }
 
@@ -132,6 +135,11 @@ impl<'a> Capture<'a> {
             let leader = leaders.get(path).filter(|leader| *leader != path);
             if self.is_current(path, change, leader, open) {
                 continue;
+            }
+            // Kept in another place there, so it would not be replaced.
+            if self.copied.get(path).is_some_and(|copied| copied.change.section != change.section) {
+                self.copied.remove(path);
+                withdraw(path, sink, &mut summary)?;
             }
             let writable = open.is_writable(change.stat.as_ref());
             let beneath = roots.holding(self, path, change.section);

@@ -18,9 +18,7 @@ use super::beneath::Beneath;
 use super::changes::ChangeSet;
 use super::layout::{LayoutError, LayoutPlan};
 use super::reading::OpenedFile;
-use super::{
-    FileKind, FileRecord, FileSource, FilesError, Section, Selection, Stat, Timestamp, walk, write_extents,
-};
+use super::{FileKind, FileRecord, FileSource, FilesError, Section, Selection, Stat, Timestamp, walk};
 use crate::mounts::{MountPlan, escaped_path};
 
 /// The journal's largest length, in bytes.
@@ -114,7 +112,7 @@ struct Entry {
     parent_mtime: Timestamp,
 }
 
-/// The names a path has while it is away; a capture excludes them.
+/// The names a path has while it is away; [`Capture::hold`](super::capture::Capture::hold) leaves them out.
 #[must_use]
 pub fn working_names(path: &Path) -> [PathBuf; 2] {
     ["torpor-aside", "torpor-gone"].map(|word| {
@@ -176,7 +174,9 @@ impl Aside {
         // At once, so that there is no time at which the path is half there.
         rustix::fs::renameat(CWD, path, CWD, &gone).map_err(|error| moved(error.into()))?;
         self.advance(Stage::Gone)?;
-        remove_tree(&gone).map_err(moved)
+        remove_tree(&gone).map_err(moved)?;
+        // The checkpoint gets the directory's time from before.
+        self.entries.last().map_or(Ok(()), Entry::put_parent_times_back)
     }
 
     fn advance(&mut self, stage: Stage) -> Result<(), AsideError> {
@@ -263,12 +263,17 @@ impl Entry {
             }
             remove_tree(&gone).map_err(moved)?;
         }
+        self.put_parent_times_back()
+    }
+
+    fn put_parent_times_back(&self) -> Result<(), AsideError> {
         let times = Timestamps {
             last_access: self.parent_atime.to_timespec(),
             last_modification: self.parent_mtime.to_timespec(),
         };
         let parent = self.path.parent().unwrap_or(Path::new("/"));
-        rustix::fs::utimensat(CWD, parent, &times, AtFlags::empty()).map_err(|error| moved(error.into()))
+        rustix::fs::utimensat(CWD, parent, &times, AtFlags::empty())
+            .map_err(|error| AsideError::Move { path: self.path.clone(), source: error.into() })
     }
 }
 
@@ -370,7 +375,7 @@ struct Originals {
 }
 
 impl FileSource for Originals {
-    fn restore(&mut self, record: &FileRecord, to: &File) -> io::Result<()> {
+    fn body(&mut self, record: &FileRecord, out: &mut dyn Write) -> io::Result<()> {
         let rest = record.path.strip_prefix(&self.to).map_err(io::Error::other)?;
         let original =
             if rest.as_os_str().as_bytes().is_empty() { self.path.clone() } else { self.path.join(rest) };
@@ -378,7 +383,7 @@ impl FileSource for Originals {
         let mut opened = OpenedFile::open(&directory, &name, &original, record.section, false)?;
         // The extents of the record are those promised, whatever the file has become.
         opened.record.kind = record.kind.clone();
-        write_extents(record, &mut opened.body(), to)
+        io::copy(&mut opened.body(), out).map(drop)
     }
 }
 

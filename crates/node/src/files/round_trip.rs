@@ -12,6 +12,7 @@ use rustix::fs::{CWD, FileType, Gid, Mode, Uid, XattrFlags};
 use super::baseline::{Baseline, Directory, Fingerprint, Root};
 use super::capture::Capture;
 use super::changes::ChangeSet;
+use super::inotify::Aside;
 use super::layout::LayoutPlan;
 use super::reading::OpenedFile;
 use super::tests::{MemoryFiles, plan_of};
@@ -301,14 +302,20 @@ fn a_held_path_stays_as_the_first_pass_found_it() {
     let root = root();
     let selection = Selection::default();
     let baseline = Baseline::take(&plan_of(root.path()), &selection).unwrap();
-    write(&root.path().join("settings/x"), "x");
+    write(&root.path().join("home/settings/x"), "x");
+    set_old_times(&root.path().join("home"), 1_000_000_000);
     let mut files = MemoryFiles::default();
     let mut capture = Capture::new(&baseline, &selection);
     capture.first_pass(&OpenFiles::default(), &mut files).unwrap();
-    capture.hold(root.path().join("settings"));
-    fs::remove_dir_all(root.path().join("settings")).unwrap();
+    let before = files.records();
+    capture.hold(root.path().join("home/settings"));
+    let journal = tempfile::tempdir().unwrap();
+    let paths = [root.path().join("home/settings")];
+    let aside = Aside::take(&paths, &journal.path().join("journal")).unwrap();
     capture.second_pass(&OpenFiles::default(), &mut files).unwrap();
-    assert_eq!(files.files[&root.path().join("settings/x")].1, b"x");
+    aside.put_back().unwrap();
+    assert_eq!(files.records(), before);
+    assert_eq!(files.files[&root.path().join("home/settings/x")].1, b"x");
 }
 
 #[derive(Debug, Clone)]

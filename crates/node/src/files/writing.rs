@@ -2,7 +2,7 @@
 
 use std::ffi::{CStr, CString};
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use super::beneath::magic_link;
 use super::reading::read_xattrs;
-use super::{FileKind, FileRecord, FileSource};
+use super::{Extent, FileKind, FileRecord, FileSource};
 
 /// What could not be put back for lack of privilege, and can be lived without.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,22 +24,40 @@ pub enum Lost {
     Device,
 }
 
-/// Writes a body that comes as one run, the bytes of the record's extents one after another, to their places.
-pub fn write_extents(record: &FileRecord, body: &mut dyn Read, to: &File) -> io::Result<()> {
-    let FileKind::File { extents, .. } = &record.kind else { return Ok(()) };
-    let mut buffer = vec![0; 256 << 10];
-    for extent in extents {
-        let (mut offset, end) = (extent.offset, extent.offset + extent.length);
-        while offset < end {
-            let wanted = buffer.len().min(usize::try_from(end - offset).unwrap_or(usize::MAX));
-            body.read_exact(&mut buffer[..wanted])?;
-            to.write_all_at(&buffer[..wanted], offset)?;
-            offset += wanted as u64;
-        }
+/// Where a body goes: to the places its extents say, with holes between.
+struct ExtentWriter<'a> {
+    file: &'a File,
+    extents: &'a [Extent],
+    /// Bytes of the first extent already written.
+    done: u64,
+}
+
+impl ExtentWriter<'_> {
+    /// Everything promised has come.
+    fn is_complete(&self) -> bool {
+        self.extents.iter().all(|extent| extent.length == 0)
     }
-    match body.read(&mut buffer[..1])? {
-        0 => Ok(()),
-        _ => Err(io::Error::other("the body is longer than its record says")),
+}
+
+impl Write for ExtentWriter<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let empty = self.extents.iter().take_while(|extent| extent.length == 0).count();
+        self.extents = &self.extents[empty..];
+        let Some(extent) = self.extents.first() else {
+            let longer = "the body is longer than its record says";
+            return if bytes.is_empty() { Ok(0) } else { Err(io::Error::other(longer)) };
+        };
+        let left = usize::try_from(extent.length - self.done).unwrap_or(usize::MAX);
+        let wrote = self.file.write_at(&bytes[..bytes.len().min(left)], extent.offset + self.done)?;
+        self.done += wrote as u64;
+        if self.done == extent.length {
+            (self.extents, self.done) = (&self.extents[1..], 0);
+        }
+        Ok(wrote)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -55,13 +73,14 @@ pub(super) fn create(
         Err(error) => return Err(error.into()),
     }
     match &record.kind {
-        FileKind::File { size, .. } => {
+        FileKind::File { size, extents } => {
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let file = File::from(rustix::fs::openat(directory, name, flags, Mode::from_raw_mode(0o600))?);
             file.set_len(*size)?;
-            source.restore(record, &file)?;
-            if file.metadata()?.len() != *size {
-                return Err(io::Error::other("the body is longer than its record says"));
+            let mut writer = ExtentWriter { file: &file, extents, done: 0 };
+            source.body(record, &mut writer)?;
+            if !writer.is_complete() {
+                return Err(io::Error::other("the body is shorter than its record says"));
             }
         }
         FileKind::Symlink { target } => rustix::fs::symlinkat(target, directory, name)?,

@@ -17,6 +17,8 @@ pub enum MountClass {
     DiskRoot,
     /// A tmpfs the program writes to, gone with the container.
     PrivateTmpfs,
+    /// A tmpfs of a machine, where others keep their files too.
+    MachineTmpfs,
     /// Storage that outlives the container, or is shared with others.
     Volume,
     /// A window into the kernel: proc, sysfs, cgroups, terminals.
@@ -33,17 +35,22 @@ impl MountClass {
             Self::ContainerRoot => "container root",
             Self::DiskRoot => "root on a disk",
             Self::PrivateTmpfs => "private tmpfs",
+            Self::MachineTmpfs => "tmpfs of the machine",
             Self::Volume => "volume",
             Self::KernelPseudo => "kernel",
             Self::RuntimeFile => "made by the runtime",
         }
     }
 
-    /// Tells the class of a mount.
+    /// Tells the class of a mount, within a container or on a machine.
     #[must_use]
-    pub fn of(mount: &Mount) -> Self {
+    pub fn of(mount: &Mount, in_container: bool) -> Self {
         let point = mount.point.as_path();
-        if KERNEL.contains(&mount.file_system.as_str()) {
+        // Engines hide parts of /proc and /sys behind an empty tmpfs.
+        if KERNEL.contains(&mount.file_system.as_str())
+            || point.starts_with("/proc")
+            || point.starts_with("/sys")
+        {
             return Self::KernelPseudo;
         }
         if RUNTIME_FILES.iter().any(|file| point == Path::new(file))
@@ -52,14 +59,28 @@ impl MountClass {
             return Self::RuntimeFile;
         }
         if point == Path::new("/") {
-            return if is_container_root(mount) { Self::ContainerRoot } else { Self::DiskRoot };
+            return if in_container || is_container_root(mount) {
+                Self::ContainerRoot
+            } else {
+                Self::DiskRoot
+            };
         }
         // A bind of a part of some tmpfs is shared with whoever made it.
         if matches!(mount.file_system.as_str(), "tmpfs" | "ramfs") && mount.root == Path::new("/") {
-            return Self::PrivateTmpfs;
+            return if in_container { Self::PrivateTmpfs } else { Self::MachineTmpfs };
         }
         Self::Volume
     }
+}
+
+/// Whether these are the mounts of a container: its root is one by its kind, or the engine mounted a file that only
+/// engines mount (a devmapper snapshotter gives a root like any disk).
+pub(super) fn in_container(mounts: &[&Mount]) -> bool {
+    mounts.iter().any(|mount| {
+        let point = mount.point.as_path();
+        (point == Path::new("/") && is_container_root(mount))
+            || ENGINE_FILES.iter().any(|file| point == Path::new(file))
+    })
 }
 
 fn is_container_root(mount: &Mount) -> bool {
@@ -128,12 +149,31 @@ const RUNTIME_FILES: &[&str] = &[
     "/.dockerenv",
 ];
 
+/// Of those, the ones that nothing but a container engine mounts.
+const ENGINE_FILES: &[&str] = &["/etc/hosts", "/dev/termination-log", "/run/.containerenv"];
+
 const RUNTIME_DIRECTORIES: &[&str] = &["/run/secrets", "/var/run/secrets"];
 
 #[cfg(test)]
 mod tests {
     use super::super::Mounts;
     use super::*;
+
+    #[test]
+    fn a_container_is_told_from_a_machine() {
+        let table = [
+            ("1 0 0:50 / / rw - overlay overlay rw\n", true),
+            ("1 0 8:1 / / rw - ext4 /dev/sda1 rw\n", false),
+            ("1 0 253:3 / / rw - ext4 /dev/dm-3 rw\n2 1 8:1 /x /etc/hosts rw - ext4 /dev/sda1 rw\n", true),
+            ("1 0 8:1 / / rw - ext4 /dev/sda1 rw\n2 1 0:9 /x /etc/resolv.conf rw - tmpfs tmpfs rw\n", false),
+        ];
+        for (text, expected) in table {
+            let mounts = Mounts::parse(text.as_bytes()).unwrap();
+            assert_eq!(in_container(&mounts.reachable()), expected, "{text}");
+        }
+        let tmpfs = Mounts::parse(b"2 1 0:60 / /tmp rw - tmpfs tmpfs rw").unwrap();
+        assert_eq!(MountClass::of(&tmpfs.all()[0], false), MountClass::MachineTmpfs);
+    }
 
     #[test]
     fn mounts_are_told_apart() {
@@ -154,10 +194,13 @@ mod tests {
             ("2 1 0:63 / /proc rw - proc proc rw", KernelPseudo),
             ("2 1 0:64 / /dev/mqueue rw - mqueue mqueue rw", KernelPseudo),
             ("2 1 0:65 / /dev/pts rw - devpts devpts rw", KernelPseudo),
+            ("2 1 0:66 / /proc/acpi rw - tmpfs tmpfs rw", KernelPseudo),
         ];
         for (line, class) in table {
             let mounts = Mounts::parse(line.as_bytes()).unwrap();
-            assert_eq!(MountClass::of(&mounts.all()[0]), class, "{line}");
+            let mount = &mounts.all()[0];
+            let in_container = mount.point != Path::new("/");
+            assert_eq!(MountClass::of(mount, in_container), class, "{line}");
         }
     }
 }

@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::class::in_container;
 use super::{Mount, MountClass, Mounts, escape, escaped_path, escaped_paths};
 
 /// What is done about a mount.
@@ -130,8 +131,10 @@ impl MountPlan {
     /// Decides for every reachable mount.
     pub fn new(mounts: &Mounts, root: RootFiles, rules: &[MountRule]) -> Result<Self, PolicyError> {
         let mut planned = Vec::new();
-        for mount in mounts.reachable() {
-            let class = MountClass::of(mount);
+        let reachable = mounts.reachable();
+        let in_container = in_container(&reachable);
+        for mount in reachable {
+            let class = MountClass::of(mount, in_container);
             let rule = rules.iter().rev().find(|rule| rule.point == mount.point);
             let by_flag = (mount.point == Path::new("/")).then_some(root).and_then(|root| match root {
                 RootFiles::Auto => None,
@@ -232,11 +235,11 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_carries_its_root_only_when_asked() {
+    fn a_machine_carries_only_what_is_asked_for() {
         let table = "1 0 8:1 / / rw - ext4 /dev/sda1 rw\n2 1 0:53 / /tmp rw - tmpfs tmpfs rw\n";
-        assert_eq!(carried(&plan(table, RootFiles::Auto, &[]).unwrap()), ["/tmp"]);
-        assert_eq!(carried(&plan(table, RootFiles::Carry, &[]).unwrap()), ["/", "/tmp"]);
-        assert_eq!(carried(&plan(table, RootFiles::Carry, &["/=leave"]).unwrap()), ["/tmp"]);
+        assert_eq!(carried(&plan(table, RootFiles::Auto, &[]).unwrap()), [""; 0]);
+        assert_eq!(carried(&plan(table, RootFiles::Carry, &[]).unwrap()), ["/"]);
+        assert_eq!(carried(&plan(table, RootFiles::Carry, &["/=leave", "/tmp=carry"]).unwrap()), ["/tmp"]);
     }
 
     #[test]
