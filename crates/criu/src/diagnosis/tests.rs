@@ -75,6 +75,83 @@ const CAPTURED: &[(&str, Operation, &str)] = &[
 (00.033073) Error (criu/cr-dump.c:1975): Dumping FAILED.",
     ),
     (
+        "io-uring",
+        Operation::Checkpoint,
+        "(00.085830) Error (criu/proc_parse.c:502): Unknown shit 600 (anon_inode:[io_uring])
+(00.085835) Error (criu/proc_parse.c:738): Can't open 9744's mapfile link 7fb13438b000: No such device or address",
+    ),
+    (
+        "mount-lookup",
+        Operation::Checkpoint,
+        "(00.071362) Error (criu/files-reg.c:1790): Can't lookup mount=24 for fd=0 path=/dev/null",
+    ),
+    (
+        "namespace-nested",
+        Operation::Checkpoint,
+        "(00.050277) Error (criu/namespaces.c:460): Can't dump nested pid namespace for 9970
+(00.050279) Error (criu/namespaces.c:700): Can't make pidns id",
+    ),
+    (
+        "user-namespace",
+        Operation::Checkpoint,
+        "(00.081364) Error (criu/namespaces.c:931): Unable to convert uid or gid",
+    ),
+    (
+        "netlink-data",
+        Operation::Checkpoint,
+        "(00.086752) Error (criu/sk-netlink.c:77): netlink: The socket has data to read",
+    ),
+    (
+        "mptcp",
+        Operation::Checkpoint,
+        "(00.100849) Error (criu/sk-inet.c:137): inet: Unsupported proto 262 for socket 191ce
+(00.100850) Error (criu/sk-inet.c:139): inet: For Go programs, consider using \"GODEBUG=multipathtcp=0\" to disable MPTCP",
+    ),
+    (
+        "tcp-in-flight",
+        Operation::Checkpoint,
+        "(00.065830) Error (criu/sk-inet.c:185): inet: In-flight connection (l) for 192ff",
+    ),
+    (
+        "deleted-file-link",
+        Operation::Checkpoint,
+        "(00.043300) Error (criu/files-reg.c:1122): Can't create link remap for /tmp/h1. Use link-remap option.",
+    ),
+    (
+        "disk-full",
+        Operation::Checkpoint,
+        "(00.077605) Error (criu/page-xfer.c:263): page-xfer: Unable to spice data: No space left on device
+(00.077615) Error (criu/bfd.c:131): bfd: Error flushing image: No space left on device",
+    ),
+    (
+        "not-root",
+        Operation::Checkpoint,
+        "(00.003984) Error (criu/net.c:4121): net: Unable create a network namespace: Operation not permitted
+(00.004531) Warn  (criu/net.c:4177): net: NSID isn't reported for network links
+(00.004589) Error (criu/kerndat.c:1922): kerndat_has_nftables_concat failed when initializing kerndat.",
+    ),
+    (
+        "image-trimmed",
+        Operation::Restore,
+        "(00.063854) Error (criu/protobuf.c:72): Unexpected EOF on (empty-image)
+(00.063861) Error (criu/cr-restore.c:2331): Restoring FAILED.",
+    ),
+    (
+        "image-trimmed",
+        Operation::Restore,
+        "(00.048321) Error (criu/protobuf.c:93): Read 88 bytes while 107 expected from /d/files.img: No such file or directory",
+    ),
+    (
+        "image-magic",
+        Operation::Restore,
+        "(00.060382) Error (criu/image.c:554): Head magic doesn't match for files.img",
+    ),
+    (
+        "page-handler",
+        Operation::Restore,
+        "(00.049298) Error (criu/uffd.c:349): uffd: connect to lazy-pages.socket failed: No such file or directory",
+    ),
+    (
         "pid-taken",
         Operation::Restore,
         "(00.032852) Error (criu/cr-restore.c:1237): Can't fork for 26724: File exists

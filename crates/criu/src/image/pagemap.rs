@@ -33,6 +33,13 @@ impl PageFlags {
     }
 }
 
+impl From<crate::page_server::PageFlags> for PageFlags {
+    /// The bits are the same in the protocol and in the image.
+    fn from(flags: crate::page_server::PageFlags) -> Self {
+        Self(flags.bits())
+    }
+}
+
 impl std::ops::BitOr for PageFlags {
     type Output = Self;
 
@@ -136,7 +143,8 @@ impl<R: Read> PagemapReader<R> {
         self.pages_id
     }
 
-    /// Present pages in the ranges read so far: after the last, what the pages image should hold.
+    /// Present pages in the ranges read so far: after the last, what the pages image has to hold. See to that before a restore:
+    /// from a shorter one CRIU (4.2.1, seen) tries to read again and again, for ever, instead of failing.
     pub fn present_pages(&self) -> u64 {
         self.present
     }

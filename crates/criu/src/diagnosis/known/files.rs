@@ -71,7 +71,7 @@ pub(super) const ROWS: &[Known] = &[
     Known {
         id: "deleted-file-link",
         operation: Some(Checkpoint),
-        messages: &["Can't create link remap for *. Use --link-remap"],
+        messages: &["Can't create link remap for *. Use link-remap"],
         with: None,
         cause: "the program holds {1} open, which was deleted but has other names",
         remedy: "allow a name to be made for it with --criu-option link-remap",
@@ -129,8 +129,8 @@ pub(super) const ROWS: &[Known] = &[
         operation: Some(Checkpoint),
         messages: &["Can't lookup mount=* for fd=* path=*"],
         with: None,
-        cause: "the program holds {3} open on a mount that its mount namespace does not have",
-        remedy: "have the program close it, or start it with the mount in place",
+        cause: "the program holds {3} open on a mount that is not in its mount namespace: a part of it runs in one of its own, or the mount was taken away",
+        remedy: "start the program without a mount namespace of its own, or have it close the file",
     },
     Known {
         id: "device-file",

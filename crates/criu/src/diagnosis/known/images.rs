@@ -24,7 +24,8 @@ pub(super) const ROWS: &[Known] = &[
         operation: Some(Restore),
         messages: &[
             "Img trimmed *",
-            "Unexpected EOF on *",
+            "Unexpected EOF",
+            "Read * bytes while * expected from *",
             "Reached EOF unexpectedly while reading page from image",
             "Can't read mapping page",
         ],

@@ -21,6 +21,17 @@ pub(super) const ROWS: &[Known] = &[
         remedy: "run the program without its own sandbox, as --no-sandbox in browsers, or use a newer kernel",
     },
     Known {
+        id: "user-namespace",
+        operation: Some(Checkpoint),
+        messages: &[
+            "Unable to convert uid or gid",
+            "One or more namespaces doesn't belong to the target user namespace",
+        ],
+        with: None,
+        cause: "the program has a user namespace of its own, and its other namespaces are those of the machine",
+        remedy: "give it all of its namespaces anew, or none: `unshare --user` alone cannot be frozen",
+    },
+    Known {
         id: "namespace-partial",
         operation: Some(Checkpoint),
         messages: &["Can't dump a pid namespace without the process init"],

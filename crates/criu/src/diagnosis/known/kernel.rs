@@ -137,10 +137,12 @@ pub(super) const ROWS: &[Known] = &[
         messages: &[
             "You need to be root to run this command",
             "CRIU needs to have the CAP_SYS_ADMIN or the CAP_CHECKPOINT_RESTORE capability",
+            "Unable create a network namespace: Operation not permitted",
+            "Unable to create a veth pair: -1",
         ],
         with: None,
-        cause: "CRIU lacks the privileges that it needs",
-        remedy: "grant CAP_CHECKPOINT_RESTORE and CAP_SYS_PTRACE; `torpor doctor` shows what is missing",
+        cause: "CRIU lacks privileges, without which it cannot find out what the kernel can do",
+        remedy: "grant CAP_CHECKPOINT_RESTORE, CAP_SYS_PTRACE, CAP_SYS_ADMIN and CAP_NET_ADMIN; `torpor doctor` shows what is missing",
     },
     Known {
         id: "map-files",
@@ -218,6 +220,14 @@ pub(super) const ROWS: &[Known] = &[
         remedy: "allow them (vm.unprivileged_userfaultfd=1 or CAP_SYS_PTRACE, and the seccomp profile), or restore eagerly; `torpor doctor` shows what is missing",
     },
     Known {
+        id: "page-handler",
+        operation: Some(Restore),
+        messages: &["uffd: connect to * failed"],
+        with: None,
+        cause: "memory was to be loaded on demand, and the process that delivers it is not there",
+        remedy: "restore eagerly; see Torpor's own messages for why that process ended",
+    },
+    Known {
         id: "memory-tracking",
         operation: Some(Checkpoint),
         messages: &["Can't reset *'s dirty memory tracker", "Tracking memory is not available"],
@@ -232,5 +242,13 @@ pub(super) const ROWS: &[Known] = &[
         with: None,
         cause: "the program uses guard pages, which CRIU can only see with a newer kernel",
         remedy: "use a newer kernel (6.15) or CRIU 4.2",
+    },
+    Known {
+        id: "kernel-check",
+        operation: None,
+        messages: &["* failed when initializing kerndat"],
+        with: None,
+        cause: "CRIU could not find out what this kernel can do ({1}): it is too old for the kernel, or lacks privileges",
+        remedy: "use a newer CRIU; `torpor doctor` shows what is missing",
     },
 ];
