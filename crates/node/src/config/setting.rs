@@ -364,4 +364,45 @@ mod tests {
             assert_eq!(nearest(typed, keys()), meant, "{typed}");
         }
     }
+
+    /// The settings as `docs/configuration.md` has them.
+    fn tables() -> String {
+        let mut text = String::new();
+        let mut group = "";
+        for setting in SETTINGS {
+            if setting.group != group {
+                group = setting.group;
+                text.push_str(&format!("### {group}\n\n| key | value | default | |\n|---|---|---|---|\n"));
+            }
+            let code = |text: &str| format!("`{}`", text.replace('|', "\\|"));
+            let value = match setting.shape {
+                Shape::One(value) => code(value),
+                Shape::Word(words) => words.iter().map(|word| code(word)).collect::<Vec<_>>().join(", "),
+                Shape::Switch => "yes or no".to_owned(),
+                Shape::Many(value) => format!("{}, several", code(value)),
+                Shape::ManyWords(words) => {
+                    format!("{}; several", words.iter().map(|word| code(word)).collect::<Vec<_>>().join(", "))
+                }
+                Shape::Hook => "hooks".to_owned(),
+            };
+            let default = setting.default.replace('<', "&lt;").replace('>', "&gt;");
+            text.push_str(&format!("| `{}` | {value} | {default} | {} |\n", setting.key, setting.help));
+            let last_of_group = SETTINGS
+                .iter()
+                .skip_while(|other| other.key != setting.key)
+                .nth(1)
+                .is_none_or(|next| next.group != group);
+            if last_of_group {
+                text.push('\n');
+            }
+        }
+        text
+    }
+
+    #[test]
+    fn the_document_has_every_setting() {
+        let document = include_str!("../../../../docs/configuration.md");
+        let tables = tables();
+        assert!(document.contains(&tables), "docs/configuration.md should have:\n{tables}");
+    }
 }
