@@ -1,1 +1,4 @@
 //! What Torpor does, seen from outside.
+
+mod control;
+mod settings;

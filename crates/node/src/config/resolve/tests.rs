@@ -92,6 +92,31 @@ fn criks_configuration_means_what_it_means_to_crik() {
 }
 
 #[test]
+fn the_configurations_in_examples_and_documents_are_some() {
+    let (simple, warnings) = Given::from_file(
+        Path::new("/etc/crik/config.yaml"),
+        include_str!("../../../../../examples/crik-simple-loop/config.yaml"),
+        Dialect::Crik,
+    )
+    .unwrap();
+    assert_eq!(resolve(&simple).unwrap().store.unwrap().url, "file:///etc/checkpoint");
+    assert!(warnings.is_empty());
+    let manifest = include_str!("../../../../../examples/crik-simple-loop/simple-loop.yaml");
+    assert!(manifest.contains("config.yaml: |\n    imageDir: /etc/checkpoint\n"));
+
+    let browsers = file(include_str!("../../../../../examples/crik-simple-loop/config-browsers.yaml"));
+    assert_eq!(resolve(&browsers).unwrap().inotify_incompatible_paths.len(), 2);
+
+    for document in
+        [include_str!("../../../../../docs/configuration.md"), include_str!("../../../../../docs/hooks.md")]
+    {
+        let (_, yaml) = document.split_once("```yaml\n").unwrap();
+        let (yaml, _) = yaml.split_once("```").unwrap();
+        resolve(&file(yaml)).unwrap();
+    }
+}
+
+#[test]
 fn without_a_program_only_a_known_name_can_be_restored() {
     let none = |given: &Given| RunConfig::resolve(given, Dialect::Torpor, Vec::new(), &surroundings());
     assert!(matches!(none(&Given::default()), Err(ConfigError::NoProgram)));
