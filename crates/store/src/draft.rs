@@ -27,13 +27,15 @@ mod bytes;
 mod finish;
 mod known;
 mod pipeline;
+mod writing;
 
 /// How a draft works.
 #[derive(Debug, Clone)]
 pub struct DraftSettings<'a> {
     /// The generation before: pages are first looked up there, at the same address.
     pub predecessor: Option<&'a Manifest>,
-    /// Most bytes of memory for data in flight. Taken and touched when the draft begins.
+    /// Most bytes of memory for data in flight. Taken and touched when the draft begins. What is known of the store
+    /// comes on top: `index_limit`, and 16 bytes for each page of the predecessor.
     pub memory_limit: usize,
     /// Threads that hash, compress and seal; 0 for one a CPU.
     pub workers: usize,

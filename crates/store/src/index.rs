@@ -133,7 +133,7 @@ pub(crate) struct Index {
     /// Index objects that cannot be read, and why.
     pub(crate) unreadable: HashMap<IndexId, String>,
     packs: HashMap<PackId, PackTable>,
-    /// The pack and row of each block, the newest pack's last.
+    /// The pack and row of each block.
     blocks: HashMap<BlockId, (PackId, u32)>,
     /// Further places of blocks that lie in several packs.
     also: HashMap<BlockId, Vec<(PackId, u32)>>,

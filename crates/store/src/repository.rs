@@ -389,7 +389,7 @@ impl Repository {
         Ok(entries.into_iter().filter_map(info).collect())
     }
 
-    /// Where a block lies, the newest place first; a block may lie in several packs, and in none that is known.
+    /// Where a block lies: in one pack or in several, or in none that is known.
     ///
     /// # Errors
     /// Where the indexes cannot be listed.

@@ -5,16 +5,17 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use super::DraftError;
 use super::known::{Knowledge, PieceAt};
-use crate::block::{BLOCK_PAGES, BLOCK_SIZE, Codec, Cut, Press};
+use super::writing::{SealedBlock, write_packs};
+use crate::block::{BLOCK_PAGES, BLOCK_SIZE, Cut, Press};
 use crate::id::{BlockId, Digest};
 use crate::manifest::PAGE_SIZE;
-use crate::pack::{PackTable, PackWriter};
+use crate::pack::PackTable;
 use crate::repository::Repository;
 
 /// Room for a block.
@@ -22,8 +23,6 @@ pub(super) type Buffer = Box<[u8]>;
 
 /// Fewest buffers the caller gets.
 const FEWEST_BUFFERS: usize = 4;
-/// Full packs that wait to be made durable while the next is written.
-const PACKS_IN_CLOSING: usize = 1;
 
 /// Pages that follow each other in a buffer.
 #[derive(Debug, Clone, Copy)]
@@ -96,15 +95,6 @@ pub(super) fn push_extent(extents: &mut Vec<FoundExtent>, next: FoundExtent) {
     extents.push(next);
 }
 
-/// A block for the writer.
-struct SealedBlock {
-    id: BlockId,
-    cut: Cut,
-    digests: Vec<Digest>,
-    codec: Codec,
-    bytes: Vec<u8>,
-}
-
 struct Queue {
     jobs: VecDeque<Job>,
     free: Vec<Buffer>,
@@ -135,7 +125,7 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn fail(&self, error: DraftError) {
+    pub(super) fn fail(&self, error: DraftError) {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
         self.failed.store(true, Ordering::Release);
         // Taken so that nobody is between looking and waiting.
@@ -153,7 +143,7 @@ impl Shared {
         Err(first.unwrap_or(DraftError::Broken))
     }
 
-    fn has_failed(&self) -> bool {
+    pub(super) fn has_failed(&self) -> bool {
         self.failed.load(Ordering::Relaxed)
     }
 
@@ -202,6 +192,11 @@ impl Shared {
             }
             queue = self.work.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+
+    /// Lets a buffer of sealed bytes be used again.
+    pub(super) fn recycle(&self, bytes: Vec<u8>) {
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner).push(bytes);
     }
 
     /// Whether the store has the block where it stays.
@@ -254,6 +249,17 @@ struct Pending {
     digests: Vec<Digest>,
 }
 
+/// Tells the caller when a thread panics, who would wait for it for ever.
+struct Alarm(Arc<Shared>);
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.fail(DraftError::Broken);
+        }
+    }
+}
+
 struct Worker {
     shared: Arc<Shared>,
     presser: Presser,
@@ -263,6 +269,7 @@ struct Worker {
 
 impl Worker {
     fn run(mut self) {
+        let _alarm = Alarm(Arc::clone(&self.shared));
         while let Some(job) = self.shared.next_job() {
             let failed = self.shared.has_failed();
             match job {
@@ -350,56 +357,6 @@ fn is_zero(page: &[u8]) -> bool {
     page == ZEROS
 }
 
-/// Writes blocks into packs until all senders are gone.
-fn write_packs(shared: &Shared, blocks: Receiver<SealedBlock>) -> Vec<PackTable> {
-    let (sender, full) = sync_channel::<PackWriter>(PACKS_IN_CLOSING);
-    thread::scope(|scope| {
-        let closing = scope.spawn(move || {
-            let mut packs = Vec::new();
-            for pack in full {
-                match pack.finish(&shared.repository.inner.sealer) {
-                    Ok(table) => packs.push(table),
-                    Err(error) => shared.fail(error.into()),
-                }
-            }
-            packs
-        });
-        let mut pack = None;
-        for block in blocks {
-            if shared.has_failed() {
-                continue;
-            }
-            match append(shared, pack.take(), block) {
-                Ok(written) if written.is_full() => {
-                    // The closing thread takes packs until this one hangs up.
-                    let _ = sender.send(written);
-                }
-                Ok(written) => pack = Some(written),
-                Err(error) => shared.fail(error),
-            }
-        }
-        if let Some(last) = pack.filter(|_| !shared.has_failed()) {
-            let _ = sender.send(last);
-        }
-        drop(sender);
-        closing.join().unwrap_or_else(|_| {
-            shared.fail(DraftError::Broken);
-            Vec::new()
-        })
-    })
-}
-
-fn append(shared: &Shared, pack: Option<PackWriter>, block: SealedBlock) -> Result<PackWriter, DraftError> {
-    let mut pack = match pack {
-        Some(pack) => pack,
-        None => PackWriter::begin(shared.repository.backend())?,
-    };
-    let SealedBlock { id, cut, digests, codec, bytes } = block;
-    pack.append(id, cut, digests, codec, &bytes)?;
-    shared.spare.lock().unwrap_or_else(PoisonError::into_inner).push(bytes);
-    Ok(pack)
-}
-
 /// The threads of a draft. Dropped unfinished, they end without writing what is left.
 pub(super) struct Pipeline {
     pub(super) shared: Arc<Shared>,
@@ -459,7 +416,10 @@ impl Pipeline {
         pipeline.presser = Some(press(&sender)?);
         let writer = thread::Builder::new()
             .name("store-write".to_owned())
-            .spawn(move || write_packs(&shared, receiver))
+            .spawn(move || {
+                let _alarm = Alarm(Arc::clone(&shared));
+                write_packs(&shared, receiver)
+            })
             .map_err(spawned)?;
         pipeline.writer = Some(writer);
         Ok(pipeline)
