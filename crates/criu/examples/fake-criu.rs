@@ -8,7 +8,7 @@
 //! |---|---|
 //! | `version=4.1.1` | the version it says it is; 4.2.1 when unset. Before 4.2, page headers are short |
 //! | `lacks=mem_track,lazy_pages` | features it lacks; all others are there |
-//! | `notify=a,b,c` | the notifications of a dump or a restore, in place of those of CRIU |
+//! | `notify=a,b,c` | the notifications of a dump or a restore, in place of those of CRIU; `orphan-pts-master` has a descriptor with it |
 //! | `pages=N` | pages of one process sent to the page server by a dump, each filled with its number |
 //! | `holes` | every second of them is a hole, in the parent |
 //! | `fail=EVENT` | fails after that notification; `fail=request` before any |
@@ -26,11 +26,12 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::path::PathBuf;
 
 use prost::Message;
-use rustix::net::{RecvFlags, SendFlags};
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use torpor_criu::rpc::{
     DumpResponse, Features, Notify, Opts, PageServerInfo, Request, RequestKind, Response, RestoreResponse,
     Version,
@@ -106,6 +107,18 @@ impl Worker {
 
     fn send(&self, response: &Response) {
         let _ = rustix::net::send(&self.socket, &response.encode_to_vec(), SendFlags::NOSIGNAL);
+    }
+
+    /// In the place of a terminal's master goes `/dev/null`.
+    fn send_with_null(&self, response: &Response) {
+        let null = fs::File::open("/dev/null").expect("/dev/null");
+        let descriptors = [null.as_fd()];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
+        let datagram = response.encode_to_vec();
+        let slices = [std::io::IoSlice::new(&datagram)];
+        let _ = rustix::net::sendmsg(&self.socket, &slices, &mut ancillary, SendFlags::NOSIGNAL);
     }
 
     /// Answers one request; false if the conversation is over.
@@ -187,12 +200,17 @@ impl Worker {
 
     fn notify(&self, event: &str, pid: Option<i32>) -> Result<(), Failure> {
         if self.opts.notify_scripts() {
-            self.send(&Response {
+            let notification = Response {
                 kind: RequestKind::Notify as i32,
                 success: true,
                 notify: Some(Notify { script: Some(event.to_owned()), pid }),
                 ..Response::default()
-            });
+            };
+            if event == "orphan-pts-master" {
+                self.send_with_null(&notification);
+            } else {
+                self.send(&notification);
+            }
             let answer = self.receive().ok_or(Failure::Refused)?;
             if answer.kind != RequestKind::Notify as i32 || !answer.notify_success() {
                 return Err(Failure::Refused);

@@ -265,22 +265,22 @@ mod tests {
     use super::*;
     use std::os::fd::AsFd;
 
-    fn run(script: &str, descriptors: &[(BorrowedFd<'_>, RawFd)], pid: Option<Pid>) -> (Pid, i32) {
+    fn run(script: &str, descriptors: &[(BorrowedFd<'_>, RawFd)], capabilities: CapabilitySet) -> i32 {
         let arguments = ["/bin/sh", "-c", script].map(|word| CString::new(word).unwrap());
         let plan = Plan {
             arguments: &arguments,
             environment: &[],
             descriptors,
-            pid,
-            capabilities: CapabilitySet::empty(),
+            pid: None,
+            capabilities,
             own_group: true,
         };
-        let (child, pidfd) = spawn(&plan).unwrap();
+        let (_, pidfd) = spawn(&plan).unwrap();
         let status = rustix::process::waitid(
             rustix::process::WaitId::PidFd(pidfd.as_fd()),
             rustix::process::WaitIdOptions::EXITED,
         );
-        (child, status.unwrap().unwrap().exit_status().unwrap())
+        status.unwrap().unwrap().exit_status().unwrap()
     }
 
     #[test]
@@ -288,20 +288,34 @@ mod tests {
         let (reader, writer) = rustix::pipe::pipe().unwrap();
         let (other_reader, other_writer) = rustix::pipe::pipe().unwrap();
         rustix::io::write(&other_writer, b"given\n").unwrap();
-        let (_, status) = run(
-            "echo crossed >&5; read word <&4; test \"$word\" = given && test \"$(ls /proc/$$/fd | wc -l)\" -le 5",
+        let status = run(
+            "echo crossed >&5; read word <&4; test \"$word\" = given || exit 2; \
+             for n in 0 3 6 7 8 9 10 11; do test ! -e /proc/$$/fd/$n || exit 3; done",
             &[
                 (other_reader.as_fd(), 4),
                 (writer.as_fd(), 5),
                 (rustix::stdio::stderr(), 1),
                 (rustix::stdio::stderr(), 2),
             ],
-            None,
+            CapabilitySet::empty(),
         );
         let mut line = [0; 8];
         assert_eq!(rustix::io::read(&reader, &mut line).unwrap(), 8);
         assert_eq!(&line, b"crossed\n");
         assert_eq!(status, 0);
+    }
+
+    #[test]
+    fn capabilities_raised_are_ambient_in_the_child_alone() {
+        let chown = CapabilitySet::CHOWN;
+        if !rustix::thread::capabilities(None).unwrap().permitted.contains(chown) {
+            eprintln!("SKIPPED: CAP_CHOWN is not permitted here");
+            return;
+        }
+        let stderr = rustix::stdio::stderr();
+        let script = "grep -q 'CapAmb:.*0001$' /proc/$$/status";
+        assert_eq!(run(script, &[(stderr, 2)], chown), 0);
+        assert!(!rustix::thread::capability_is_in_ambient_set(chown).unwrap());
     }
 
     #[test]

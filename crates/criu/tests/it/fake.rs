@@ -2,10 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use torpor_criu::options::{AfterDump, DumpOptions, FileValidation, PageTarget, RestoreOptions};
+use torpor_criu::options::{
+    AfterDump, DumpOptions, FileValidation, PageServerOptions, PageTarget, RestoreOptions,
+};
 use torpor_criu::page_server::{HeaderSize, PageServer, PageServerError, Served, socket_pair};
 use torpor_criu::rpc::Features;
-use torpor_criu::session::{Ended, Event, Notification, Session, SessionError, Verdict};
+use torpor_criu::session::{
+    Ended, Event, Notification, PATIENCE, Pid, Session, SessionError, Spawn, Verdict,
+};
 
 use crate::{Counted, Place, fake_program, scripted, start};
 
@@ -56,6 +60,44 @@ fn external_resources_can_be_added_when_criu_asks() {
     let dumped = start("").dump(&dump(&place), &mut callback).unwrap();
     assert_eq!(dumped.last, Some(Event::NetworkUnlock));
     assert!(place.log().contains("Adding external object: file[1f:2a]"));
+}
+
+#[test]
+fn a_terminal_comes_with_its_notification() {
+    let place = Place::new();
+    let mut masters = Vec::new();
+    let mut callback = |notification: &Notification| {
+        masters.extend(notification.take_descriptor().map(|master| (notification.event.clone(), master)));
+        Verdict::Proceed
+    };
+    let session = start("notify=pre-restore,orphan-pts-master,post-restore;child=:");
+    let restored = session.restore(&RestoreOptions::new(place.common()), &mut callback).unwrap();
+    rustix::process::waitpid(Some(restored.pid), rustix::process::WaitOptions::empty()).unwrap();
+    assert_eq!(masters.len(), 1);
+    assert_eq!(masters[0].0, Event::OrphanPtsMaster);
+    let null = rustix::fs::stat("/dev/null").unwrap();
+    assert_eq!(rustix::fs::fstat(&masters[0].1).unwrap().st_rdev, null.st_rdev);
+}
+
+#[test]
+fn pre_dumps_lead_to_a_dump_on_one_session() {
+    let place = Place::new();
+    let mut session = start("");
+    for _ in 0..2 {
+        session.pre_dump(&dump(&place), &mut proceed).unwrap();
+    }
+    session.dump(&dump(&place), &mut proceed).unwrap();
+    start("").single_pre_dump(&dump(&place), &mut proceed).unwrap();
+}
+
+#[test]
+fn a_page_server_of_criu_says_where_it_listens() {
+    let place = Place::new();
+    let options = PageServerOptions { common: place.common(), ..PageServerOptions::default() };
+    let mut session = start("");
+    assert_eq!(session.page_server(&options).unwrap().port, Some(27));
+    let info = session.page_server_child(&options).unwrap();
+    assert_eq!(session.wait_pid(Pid::from_raw(info.pid()).unwrap()).unwrap(), 0);
 }
 
 #[test]
@@ -233,8 +275,8 @@ fn a_criu_that_dies_ends_the_page_stream() {
 fn criu_gets_the_pid_it_is_given_where_that_is_possible() {
     let wanted =
         1 + std::fs::read_to_string("/proc/sys/kernel/pid_max").unwrap().trim().parse::<i32>().unwrap() / 2;
-    let pid = torpor_criu::session::Pid::from_raw(wanted);
-    let spawn = torpor_criu::session::Spawn { pid, ..scripted("") };
+    let pid = Pid::from_raw(wanted);
+    let spawn = Spawn { pid, ..scripted("") };
     let mut session = Session::start(&fake_program(), spawn).unwrap();
     session.version().unwrap();
     if rustix::process::geteuid().is_root() && Some(session.pid()) != pid {
@@ -242,5 +284,5 @@ fn criu_gets_the_pid_it_is_given_where_that_is_possible() {
     }
     let begun = Instant::now();
     drop(session);
-    assert!(begun.elapsed() < torpor_criu::session::PATIENCE);
+    assert!(begun.elapsed() < PATIENCE);
 }

@@ -5,7 +5,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use torpor_criu::options::{
-    AfterDump, CheckOptions, Common, CpuCheck, DumpOptions, PageTarget, RestoreOptions,
+    AfterDump, CheckOptions, Common, Config, CpuCheck, DumpOptions, FileValidation, PageTarget,
+    RestoreOptions,
 };
 use torpor_criu::page_server::{HeaderSize, PageServer, Served, socket_pair};
 use torpor_criu::program::Program;
@@ -75,7 +76,9 @@ impl Drop for Tree {
 }
 
 fn common(place: &Place) -> Common {
-    Common { cpu: Some(CpuCheck::NONE), ..place.common() }
+    // The second has no field and goes by the generated file.
+    let config = Config { file_validation: Some(FileValidation::Size), ..Config::default() };
+    Common { cpu: Some(CpuCheck::NONE), config, ..place.common() }
 }
 
 #[test]
