@@ -45,6 +45,13 @@ pub(crate) fn output(command: &mut Command) -> Result<Output> {
     command.stdin(Stdio::null()).output().with_context(|| format!("cannot start `{line}`"))
 }
 
+/// Cargo, in the source tree.
+pub(crate) fn cargo() -> Command {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(crate::workspace::root());
+    cargo
+}
+
 /// Whether a program of this name is in `PATH`, or in the directories of root that `PATH` of a user often lacks.
 pub(crate) fn installed(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();

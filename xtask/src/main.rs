@@ -3,9 +3,11 @@
 //! `cargo xtask test` is what CI runs; `cargo xtask criu` brings a CRIU that works on this machine.
 
 mod apt;
+mod bench;
 mod chore;
 mod criu;
 mod needs;
+mod pages;
 mod test;
 mod workspace;
 
@@ -25,6 +27,8 @@ struct Xtask {
 enum Command {
     /// Find a CRIU that works on this machine, or bring a private one; prints its path.
     Criu(criu::Args),
+    /// Measure what SPECIFICATION.md promises.
+    Bench(bench::Args),
     /// Install what the tests need, then run all checks and all tests.
     Test(test::Args),
 }
@@ -32,6 +36,7 @@ enum Command {
 fn main() -> ExitCode {
     let done = match Xtask::parse().command {
         Command::Criu(args) => criu::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Test(args) => test::run(&args),
     };
     match done {

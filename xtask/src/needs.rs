@@ -34,6 +34,17 @@ pub(crate) const TESTS: &[Need] = &[
     need("script", "bsdutils"),
 ];
 
+/// What benchmarks compare with.
+pub(crate) const BENCH: &[Need] = &[need("zstd", "zstd"), need("tar", "tar")];
+
+/// What the demonstration shows.
+pub(crate) const DEMO: &[Need] = &[
+    need("python3", "python3-minimal"),
+    need("redis-server", "redis-server"),
+    need("redis-cli", "redis-tools"),
+    need("iptables", "iptables"),
+];
+
 /// The packages of `needs` that are missing, each once.
 fn missing(needs: &[Need], installed: impl Fn(&str) -> bool) -> Vec<&'static str> {
     let mut packages: Vec<_> =

@@ -4,7 +4,8 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use crate::{chore, criu, needs, workspace};
+use crate::chore::{self, cargo};
+use crate::{criu, needs};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -82,10 +83,4 @@ fn components(args: &Args) -> Result<()> {
     }
     chore::step("adding rustfmt and clippy");
     chore::run(Command::new("rustup").args(["component", "add", "rustfmt", "clippy"]))
-}
-
-fn cargo() -> Command {
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.current_dir(workspace::root());
-    cargo
 }

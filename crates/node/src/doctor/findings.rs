@@ -216,7 +216,7 @@ fn check(program: &Program, arguments: &[&str], root: bool) -> CriuTrial {
 /// Its last error, else the first thing it said, without `Error (file:line): `.
 fn gist(said: &[String]) -> String {
     let lines = || said.iter().flat_map(|text| text.lines()).filter(|line| !line.trim().is_empty());
-    let line = lines().filter(|line| line.starts_with("Error")).last().or_else(|| lines().next());
+    let line = lines().rfind(|line| line.starts_with("Error")).or_else(|| lines().next());
     let line = line.unwrap_or_default();
     match line.split_once("): ") {
         Some((prefix, rest)) if prefix.contains('(') => rest.trim(),
