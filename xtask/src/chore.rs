@@ -1,6 +1,7 @@
 //! Running other programs, and saying so.
 
 use std::ffi::OsStr;
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::Instant;
 
@@ -21,6 +22,16 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
         bail!("`{line}` failed: {status}");
     }
     eprintln!("    done in {:.1} s", began.elapsed().as_secs_f64());
+    Ok(())
+}
+
+/// Runs `command` for what it prints, without a word about it.
+pub(crate) fn run_plain(command: &mut Command) -> Result<()> {
+    let line = shown(command);
+    let status = command.stdin(Stdio::null()).status().with_context(|| format!("cannot start `{line}`"))?;
+    if !status.success() {
+        bail!("`{line}` failed: {status}");
+    }
     Ok(())
 }
 
@@ -68,7 +79,9 @@ pub(crate) fn is_root() -> bool {
 }
 
 fn shown(command: &Command) -> String {
-    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    // Where a program is says little to a reader.
+    let program = Path::new(command.get_program()).file_name().unwrap_or(command.get_program());
+    let words = std::iter::once(program).chain(command.get_args());
     // Options that only point a package manager to directories of our own say nothing to a reader.
     let mut line = Vec::new();
     let mut words = words.map(OsStr::to_string_lossy);

@@ -6,6 +6,7 @@ mod apt;
 mod bench;
 mod chore;
 mod criu;
+mod demo;
 mod needs;
 mod pages;
 mod test;
@@ -29,6 +30,8 @@ enum Command {
     Criu(criu::Args),
     /// Measure what SPECIFICATION.md promises.
     Bench(bench::Args),
+    /// Show the main job: real programs outlive their node.
+    Demo(demo::Args),
     /// Install what the tests need, then run all checks and all tests.
     Test(test::Args),
 }
@@ -37,6 +40,7 @@ fn main() -> ExitCode {
     let done = match Xtask::parse().command {
         Command::Criu(args) => criu::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Demo(args) => demo::run(&args),
         Command::Test(args) => test::run(&args),
     };
     match done {
