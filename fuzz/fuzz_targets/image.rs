@@ -4,7 +4,9 @@
 use libfuzzer_sys::fuzz_target;
 use torpor_criu::image::kind::KINDS;
 use torpor_criu::image::{ImageReader, ImageWriter, Kind, Limits, Name};
-use torpor_criu::image::{file, memory, namespace, process, read_all, read_one, socket, terminal};
+use torpor_criu::image::{
+    credential, file, memory, namespace, process, read_all, read_one, socket, terminal,
+};
 use torpor_criu::stats::Statistics;
 
 fuzz_target!(|input: &[u8]| {
@@ -38,7 +40,7 @@ fn typed(kind: Kind, image: &[u8]) {
         Kind::ProcessTree => drop(read_all::<process::TreeEntry>(image)),
         Kind::Core => drop(read_one::<process::Core>(image)),
         Kind::Ids => drop(read_one::<process::Ids>(image)),
-        Kind::Seccomp => drop(read_one::<process::SeccompFilters>(image)),
+        Kind::Seccomp => drop(read_one::<credential::SeccompFilters>(image)),
         Kind::Memory => drop(read_one::<memory::Memory>(image).map(|memory| memory.page_size())),
         Kind::Files => drop(read_all::<file::File>(image)),
         Kind::Descriptors => drop(read_all::<file::Descriptor>(image)),

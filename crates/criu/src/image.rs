@@ -13,7 +13,9 @@ use std::io;
 
 use crate::wire::WireError;
 
+pub mod credential;
 pub mod edit;
+pub mod event;
 pub mod file;
 pub mod framing;
 pub mod kind;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, set_child_subreaper, waitpid};
 
+use super::credential::capability_set;
 use super::edit::{
     PortRemap, SocketKind, close_connections, internal_pairs, rebind, remap_listening_ports, sockets,
 };
@@ -18,7 +19,7 @@ use super::framing::{ImageReader, ImageWriter, Limits};
 use super::kind::{Framing, Kind, Name};
 use super::memory::Memory;
 use super::pagemap::{Generation, PagemapReader, PagemapWriter};
-use super::process::{Core, Ids, Inventory, TaskState, TreeEntry, capability_set};
+use super::process::{Core, Ids, Inventory, TaskState, TreeEntry};
 use super::socket::TcpState;
 use super::{read_all, read_one};
 use crate::diagnosis::{Operation, diagnose};
