@@ -107,7 +107,7 @@ impl<'a> Capture<'a> {
         self.held.push(path);
     }
 
-    /// Directories that could not be read for lack of permission; their changes are not in the checkpoint.
+    /// Paths that could not be read for lack of permission; they are not in the checkpoint. Worth a warning.
     #[must_use]
     pub fn unreadable(&self) -> &[PathBuf] {
         &self.unreadable
@@ -150,8 +150,11 @@ impl<'a> Capture<'a> {
                     let copied = Copied { change: *change, leader: leader.cloned(), doubtful };
                     self.copied.insert(path.to_owned(), copied);
                 }
-                Taken::Vanished => {
-                    summary.vanished += 1;
+                Taken::Vanished | Taken::Unreadable => {
+                    match taken {
+                        Taken::Unreadable => self.unreadable.push(path.to_owned()),
+                        _ => summary.vanished += 1,
+                    }
                     if self.copied.remove(path).is_some() {
                         withdraw(path, sink, &mut summary)?;
                     }
@@ -254,7 +257,8 @@ impl<'a> Capture<'a> {
             (copied.leader, copied.doubtful) = (None, true);
             let change = copied.change;
             let beneath = roots.holding(self, &path, change.section);
-            if let Taken::Vanished = take(beneath, &path, &change, None, true, sink, summary)? {
+            let taken = take(beneath, &path, &change, None, true, sink, summary)?;
+            if !matches!(taken, Taken::Copied { .. }) {
                 self.copied.remove(&path);
                 withdraw(&path, sink, summary)?;
             }
@@ -264,8 +268,12 @@ impl<'a> Capture<'a> {
 }
 
 enum Taken {
-    Copied { doubtful: bool },
+    Copied {
+        doubtful: bool,
+    },
     Vanished,
+    /// Torpor has fewer rights than the file asks for; what it may not read it could not put back either.
+    Unreadable,
 }
 
 fn withdraw(path: &Path, sink: &mut dyn FileSink, summary: &mut PassSummary) -> Result<(), FilesError> {
@@ -299,6 +307,10 @@ fn take(
         Err(error) if is_vanished(&error) => {
             summary.put -= 1;
             return Ok(Taken::Vanished);
+        }
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            summary.put -= 1;
+            return Ok(Taken::Unreadable);
         }
         Err(error) => return Err(read(error)),
     };

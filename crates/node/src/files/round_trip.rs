@@ -467,7 +467,8 @@ fn a_containers_changes_come_back_in_a_fresh_container() {
 
     let mounts = Mounts::of_process(None).unwrap();
     let rule = |point: &Path, policy| MountRule { point: point.to_owned(), policy };
-    let rules = [rule(&old, MountPolicy::Carry), rule(&old.join("volume"), MountPolicy::Leave)];
+    let carry = |point: &Path| rule(point, MountPolicy::Carry);
+    let rules = [carry(&old), carry(&old.join("run")), rule(&old.join("volume"), MountPolicy::Leave)];
     let plan = MountPlan::new(&mounts, RootFiles::Leave, &rules).unwrap();
     let of_old = plan.carried().filter(|planned| planned.mount.point.starts_with(&old));
     assert_eq!(of_old.count(), 2, "the overlay and the tmpfs on it:\n{plan}");
