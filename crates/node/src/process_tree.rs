@@ -29,6 +29,42 @@ pub fn parent(pid: i32) -> Option<i32> {
     after_name(&stat)?.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
+/// Bytes of memory of a process that are in use and not shared with a file: what a capture has to copy at most. None
+/// where it is gone.
+#[must_use]
+pub fn resident(pid: i32) -> Option<u64> {
+    resident_in(&std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?)
+}
+
+/// A PID as rustix has it.
+///
+/// # Errors
+/// [`Gone`], where it is no PID.
+pub fn pid(pid: i32) -> Result<rustix::process::Pid, Gone> {
+    rustix::process::Pid::from_raw(pid).filter(|_| pid > 0).ok_or(Gone(pid))
+}
+
+/// There is no such process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("there is no process {0}")]
+pub struct Gone(pub i32);
+
+/// Ends the whole tree below `root` at once, whether it is stopped or traced.
+pub fn kill(root: i32) {
+    // The root goes last: its children would become somebody else's, and no longer be found.
+    for pid in of(root).into_iter().rev() {
+        let _ = crate::sys::process::kill(pid, libc::SIGKILL);
+    }
+}
+
+/// Private and shared memory without a file behind it (proc(5), status).
+fn resident_in(status: &str) -> Option<u64> {
+    let kilobytes = |key: &str| -> Option<u64> {
+        status.lines().find_map(|line| line.strip_prefix(key)?.split_ascii_whitespace().next()?.parse().ok())
+    };
+    Some((kilobytes("RssAnon:")? + kilobytes("RssShmem:")? + kilobytes("VmSwap:").unwrap_or(0)) * 1024)
+}
+
 fn state_in(stat: &str) -> Option<char> {
     after_name(stat)?.chars().next()
 }
@@ -46,6 +82,13 @@ mod tests {
     fn a_name_with_parentheses_does_not_confuse() {
         assert_eq!(state_in("42 (a) R (b) S 1 42 42 0"), Some('S'));
         assert_eq!(state_in("42 (unfinished"), None);
+    }
+
+    #[test]
+    fn memory_of_files_is_not_counted() {
+        let status =
+            "VmRSS:\t 900 kB\nRssAnon:\t     10 kB\nRssFile:\t 800 kB\nRssShmem:\t 5 kB\nVmSwap:\t 1 kB\n";
+        assert_eq!(resident_in(status), Some(16 * 1024));
     }
 
     #[test]

@@ -157,6 +157,12 @@ impl Triggers {
         Triggers { asks_node, asking: false, life: Life::Running, under_way: None, waiting: Vec::new() }
     }
 
+    /// What the capture under way is for by now.
+    #[must_use]
+    pub fn kind_under_way(&self) -> Option<Kind> {
+        self.under_way.as_ref().map(|under_way| under_way.capture.kind)
+    }
+
     /// Whether a capture is under way.
     #[must_use]
     pub fn is_busy(&self) -> bool {

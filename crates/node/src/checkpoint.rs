@@ -1,0 +1,369 @@
+//! Checkpoint a program: check, freeze, capture, commit, and thaw or end.
+//!
+//! Memory comes out of CRIU through the page server into a draft; CRIU's small images go through a staging directory;
+//! files are copied before the freeze and, what changed since, again under it. A suspend is committed inside CRIU's
+//! `post-dump` notification: as long as that is not answered, everything can be rolled back. A checkpoint that leaves
+//! the program running is committed after the thaw.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use torpor_criu::options::{AfterDump, Common, DumpOptions, ExpertOption, PageTarget};
+use torpor_criu::page_server::{self, PageServer, SocketPair};
+use torpor_criu::program::Program;
+use torpor_criu::session::{Event, Session, Spawn, Verdict};
+use torpor_store::lineage::{Epoch, Publication};
+use torpor_store::manifest::{Description, GenerationKind};
+use torpor_store::{Draft, DraftSettings, FinishedDraft, Manifest, Repository};
+
+use crate::facts::Facts;
+use crate::files;
+use crate::files::baseline::Baseline;
+use crate::files::inotify::Aside;
+use crate::guard::{Guard, Watch};
+use crate::open_files::OpenFiles;
+use crate::phase::{Phase, Phases};
+use crate::staging::Staging;
+use crate::stored_files::IntoDraft;
+use crate::triggers::Kind;
+use crate::{budget, process_tree, volumes};
+
+mod check;
+mod error;
+mod order;
+mod pages;
+
+pub use check::{Ability, Obstacle, Sockets};
+pub use error::CheckpointError;
+pub use order::{Expired, Order};
+
+use pages::PagesIntoDraft;
+
+/// The number under which CRIU finds its end of the page server's socket.
+const PAGES: i32 = 10;
+/// CRIU's name for its log of a dump.
+const LOG: &str = "dump.log";
+/// Deleted files up to this size survive, in bytes: CRIU copies them into an image.
+const GHOST_LIMIT: u32 = 1 << 30;
+
+/// A program that can be checkpointed, and all that is known of it.
+#[expect(missing_debug_implementations, reason = "holds a closure")]
+pub struct Subject<'a> {
+    /// The root of its tree.
+    pub root: i32,
+    /// What the manifest will tell of it; brought up to date by every checkpoint.
+    pub facts: &'a Facts,
+    /// Where it is kept.
+    pub repository: &'a Repository,
+    /// The epoch it runs in.
+    pub epoch: &'a Epoch,
+    /// The generation it came from or was captured into last.
+    pub predecessor: Option<&'a Manifest>,
+    /// The CRIU to use.
+    pub criu: &'a Program,
+    /// What CRIU is told besides what follows from all this.
+    pub expert_options: &'a [ExpertOption],
+    /// The carried mounts as they were at the start.
+    pub baseline: &'a Baseline,
+    /// Which paths are taken besides, and which not.
+    pub selection: &'a files::Selection,
+    /// What is done about each mount.
+    pub mounts: &'a crate::mounts::MountPlan,
+    /// Paths that are away while it is captured.
+    pub inotify_incompatible: &'a [PathBuf],
+    /// How sockets with a peer outside are treated.
+    pub sockets: Sockets,
+    /// What the capture may add to the container's memory, in bytes; by default what can be spared.
+    pub memory_budget: Option<u64>,
+    /// Where staging directories are made.
+    pub staging: &'a Path,
+    /// Asked when everything is captured: what the order has become meanwhile. From then on it stays so.
+    pub decide: &'a dyn Fn() -> Kind,
+}
+
+/// A checkpoint that exists.
+#[derive(Debug)]
+pub struct Committed {
+    /// Its manifest.
+    pub manifest: Manifest,
+    /// Whether the program was ended by it.
+    pub ended: bool,
+    /// How long each phase took.
+    pub phases: Phases,
+    /// How long CRIU says the program was frozen.
+    pub frozen: Duration,
+}
+
+/// Makes a checkpoint as `order` says.
+///
+/// # Errors
+/// Where it cannot be made. The program runs on then, unless CRIU was killed in the midst of it.
+pub fn checkpoint(subject: &Subject<'_>, order: &Order) -> Result<Committed, CheckpointError> {
+    let mut phases = Phases::begin(Phase::Check);
+    let ability = Ability::of(subject.root, subject.mounts, subject.sockets)?;
+    if let Some(obstacle) = ability.obstacles.first() {
+        return Err(CheckpointError::Obstacle(obstacle.clone()));
+    }
+    order.check()?;
+    let staging =
+        Staging::create(subject.staging, "images").map_err(CheckpointError::staging(subject.staging))?;
+    let mut draft = begin_draft(subject, &ability)?;
+    let mut capture = files::capture::Capture::new(subject.baseline, subject.selection);
+    let copied = capture.first_pass(&ability.open, &mut IntoDraft(&mut draft))?;
+    tracing::debug!(%copied, "first pass over the files");
+    order.check()?;
+
+    for path in subject.inotify_incompatible {
+        capture.hold(path.clone());
+    }
+    let aside = Aside::take(subject.inotify_incompatible, &inotify_journal(subject.staging))?;
+    let result = freeze(subject, order, &ability, draft, &mut capture, &staging, &mut phases);
+    let ended = matches!(&result, Ok(frozen) if frozen.ended);
+    aside.put_back()?;
+    let frozen = result.map_err(|error| error.with_log(&staging.path().join(LOG)))?;
+    let manifest = match frozen.outcome {
+        Outcome::Published(manifest) => *manifest,
+        Outcome::Copied { mut draft, facts } => {
+            phases.enter(Phase::Commit);
+            draft.resume();
+            let description = describe(subject, order.generation_kind(), &facts, frozen.number, &phases)?;
+            publish(subject, draft.finish(description)?)?
+        }
+    };
+    Ok(Committed { manifest, ended, phases, frozen: frozen.duration })
+}
+
+/// What the time in which the program was frozen has brought.
+struct Frozen {
+    outcome: Outcome,
+    ended: bool,
+    duration: Duration,
+    number: u64,
+}
+
+enum Outcome {
+    /// A suspend is committed.
+    Published(Box<Manifest>),
+    /// Everything is copied; the program runs on, and the commit follows.
+    Copied { draft: Draft, facts: Box<Facts> },
+}
+
+/// The part for which the program stands still.
+fn freeze(
+    subject: &Subject<'_>,
+    order: &Order,
+    ability: &Ability,
+    draft: Draft,
+    capture: &mut files::capture::Capture<'_>,
+    staging: &Staging,
+    phases: &mut Phases,
+) -> Result<Frozen, CheckpointError> {
+    let number = subject.epoch.next_generation()?;
+    let SocketPair { ours, criu: theirs, granted } =
+        page_server::socket_pair(budget::SOCKET as usize).map_err(CheckpointError::PageSocket)?;
+    tracing::debug!(?granted, "the page server's socket buffers");
+    let mut guard = Guard::start().map_err(CheckpointError::Guard)?;
+    let mut session = Session::start(subject.criu, Spawn::default().pass(theirs, PAGES))?;
+    let version = session.version()?;
+    let options = dump_options(subject, order, ability, staging.path());
+    let facts = Facts {
+        criu: crate::facts::Criu { version: criu_number(&version), options: options.record() },
+        tcp: subject.sockets.tcp_facts(ability),
+        tree: crate::facts::Tree { root: subject.root, pids: process_tree::of(subject.root) },
+        addresses: crate::addresses::of_machine(),
+        ..subject.facts.clone()
+    };
+    let watch = Watch::Dump { criu: session.pid().as_raw_nonzero().get(), root: subject.root };
+    if let Err(error) = guard.watch(watch) {
+        tracing::warn!(%error, "the guard is gone; the checkpoint goes on without");
+    }
+
+    let (hand_back, handed_back) = mpsc::channel();
+    let result = std::thread::scope(|scope| {
+        let server = std::thread::Builder::new().name("page-server".into());
+        let served = server.spawn_scoped(scope, || {
+            let mut sink = PagesIntoDraft::new(draft, order);
+            let served = PageServer::new(&ours).serve(&mut sink);
+            drop(ours);
+            let _ = hand_back.send(sink.into_draft());
+            served
+        });
+        served.map_err(CheckpointError::PageSocket)?;
+
+        phases.enter(Phase::Freeze);
+        let since = Instant::now();
+        let mut frozen = None;
+        let mut refusal = None;
+        let dumped = session.dump(&options, &mut |notification| match notification.event {
+            Event::PreDump => {
+                phases.enter(Phase::Capture);
+                Verdict::Proceed
+            }
+            Event::PostDump => {
+                let result =
+                    take_over(subject, order, capture, staging, phases, &handed_back, &facts, number);
+                match result {
+                    Ok((outcome, ended)) => {
+                        frozen = Some((outcome, ended));
+                        phases.enter(if ended { Phase::End } else { Phase::Thaw });
+                        Verdict::Proceed
+                    }
+                    Err(error) => {
+                        refusal = Some(error);
+                        Verdict::Refuse
+                    }
+                }
+            }
+            _ => Verdict::Proceed,
+        });
+        let duration = since.elapsed();
+        match (dumped, frozen, refusal) {
+            (_, _, Some(error)) => Err(error),
+            // The tree was killed by us once the commit was made, so what CRIU says about resuming it means nothing.
+            (_, Some((outcome, true)), None) if order.was_turned() => Ok((outcome, true, duration)),
+            (Ok(_), Some((outcome, ended)), None) => Ok((outcome, ended, duration)),
+            (Err(error), Some((Outcome::Published(_), _)), None) => {
+                subject.epoch.withdraw(number, &error.to_string())?;
+                Err(error.into())
+            }
+            (Err(error), _, None) => Err(error.into()),
+            (Ok(_), None, None) => Err(CheckpointError::NoPostDump),
+        }
+    });
+    if result.is_err() {
+        // CRIU lets the tree go on by itself; where it was killed, whatever it had stopped must not stay so.
+        crate::guard::wake(subject.root);
+    }
+    guard.dismiss();
+    let (outcome, ended, duration) = result?;
+    Ok(Frozen { outcome, ended, duration, number })
+}
+
+/// Everything is dumped and the program stands still: takes over what CRIU wrote, and commits a suspend.
+#[expect(clippy::too_many_arguments, reason = "the state of one freeze, used here alone")]
+fn take_over(
+    subject: &Subject<'_>,
+    order: &Order,
+    capture: &mut files::capture::Capture<'_>,
+    staging: &Staging,
+    phases: &mut Phases,
+    draft: &mpsc::Receiver<Draft>,
+    facts: &Facts,
+    number: u64,
+) -> Result<(Outcome, bool), CheckpointError> {
+    let mut draft = draft.recv().map_err(|_| CheckpointError::NoPostDump)?;
+    order.check()?;
+    let open = OpenFiles::of_tree(process_tree::pid(subject.root)?)?;
+    let copied = capture.second_pass(&open, &mut IntoDraft(&mut draft))?;
+    tracing::debug!(%copied, "second pass over the files");
+    take_images(staging.path(), &mut draft)?;
+    let mut facts = facts.clone();
+    let carried: HashSet<&Path> = capture.paths().collect();
+    facts.volumes = volumes::record(&open, subject.mounts, &|path| carried.contains(path))?;
+    let kind = (subject.decide)();
+    order.decided(kind);
+    if kind != Kind::Suspend {
+        return Ok((Outcome::Copied { draft, facts: Box::new(facts) }, false));
+    }
+    phases.enter(Phase::Commit);
+    draft.resume();
+    order.check()?;
+    let description = describe(subject, GenerationKind::Suspend, &facts, number, phases)?;
+    let finished = draft.finish(description)?;
+    order.check()?;
+    let manifest = publish(subject, finished)?;
+    if order.was_turned() {
+        // CRIU was asked to let the tree run on; it is committed, so it must not.
+        process_tree::kill(subject.root);
+    }
+    Ok((Outcome::Published(Box::new(manifest)), true))
+}
+
+/// Where it is noted which paths are away, for the next start should this one be killed.
+#[must_use]
+pub fn inotify_journal(staging: &Path) -> PathBuf {
+    staging.join("set-aside")
+}
+
+/// CRIU's way to write a version as one number: 40201 is 4.2.1.
+#[must_use]
+pub fn criu_number(version: &torpor_criu::rpc::Version) -> u32 {
+    let (major, minor, sub) = version.numbers();
+    (major * 10_000 + minor * 100 + sub).unsigned_abs()
+}
+
+fn begin_draft(subject: &Subject<'_>, ability: &Ability) -> Result<Draft, CheckpointError> {
+    let budget = budget::decide(subject.memory_budget, budget::Memory::read());
+    // Both ends may hold a buffer full.
+    let memory_limit = budget::of_draft(budget, 2 * budget::SOCKET, ability.memory);
+    let deferred = ability.memory < memory_limit;
+    tracing::debug!(budget, memory_limit, expected = ability.memory, deferred, "the memory of the capture");
+    let settings = DraftSettings {
+        predecessor: subject.predecessor,
+        memory_limit: usize::try_from(memory_limit).unwrap_or(usize::MAX),
+        deferred,
+        ..DraftSettings::default()
+    };
+    Ok(subject.repository.draft(settings)?)
+}
+
+fn dump_options(subject: &Subject<'_>, order: &Order, ability: &Ability, images: &Path) -> DumpOptions {
+    let mut common = Common::new(images);
+    common.log_file = Some(LOG.to_owned());
+    common.tcp = subject.sockets.dump_option();
+    common.network_lock = subject.sockets.network_lock(ability);
+    common.tcp_skip_in_flight = true;
+    common.ext_unix_sockets = subject.sockets.external_unix;
+    common.file_locks = true;
+    common.link_remap = false;
+    common.cgroups = Some(torpor_criu::rpc::CgroupMode::Ignore);
+    common.config.expert = subject.expert_options.to_vec();
+    let after = if order.kind() == Kind::Suspend { AfterDump::End } else { AfterDump::Running };
+    let pages = Some(PageTarget::Socket(PAGES));
+    DumpOptions { after, pages, ghost_limit: Some(GHOST_LIMIT), ..DumpOptions::new(subject.root, common) }
+}
+
+/// Takes CRIU's images into the draft: everything it wrote but its log.
+fn take_images(directory: &Path, draft: &mut Draft) -> Result<(), CheckpointError> {
+    let failed = CheckpointError::staging(directory);
+    let mut names: Vec<_> = std::fs::read_dir(directory)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(&failed)?
+        .into_iter()
+        .map(|entry| entry.file_name())
+        .collect();
+    names.sort();
+    for name in names {
+        let Some(name) = name.to_str().filter(|name| *name != LOG) else { continue };
+        let mut image = std::fs::File::open(directory.join(name)).map_err(&failed)?;
+        draft.image(name, &mut image)?;
+    }
+    Ok(())
+}
+
+fn describe(
+    subject: &Subject<'_>,
+    kind: GenerationKind,
+    facts: &Facts,
+    number: u64,
+    phases: &Phases,
+) -> Result<Description, CheckpointError> {
+    Ok(Description {
+        name: subject.epoch.name().to_string(),
+        epoch: subject.epoch.number(),
+        generation: number,
+        kind,
+        parent: subject.predecessor.map(|manifest| manifest.description().generation),
+        created: jiff::Timestamp::now(),
+        phases: phases.recorded(),
+        facts: facts.to_bytes()?,
+    })
+}
+
+/// The act by which the checkpoint begins to exist.
+fn publish(subject: &Subject<'_>, finished: FinishedDraft) -> Result<Manifest, CheckpointError> {
+    subject.epoch.publish(&Publication::new(&finished, subject.facts.program.clone()))?;
+    Ok(finished.manifest)
+}
