@@ -121,7 +121,7 @@ impl Launch<'_> {
     /// # Errors
     /// Where there is no such program, or the system refuses it; nothing runs then.
     pub fn start(&self) -> Result<Launched, LaunchError> {
-        let path = self.find()?;
+        let path = find(&self.program)?;
         let c_string = |text: &OsStr| {
             CString::new(text.as_bytes()).map_err(|_| LaunchError::Nul { what: text.to_owned() })
         };
@@ -164,7 +164,7 @@ impl Launch<'_> {
 
     /// Asks for everything first, and for less where the system refuses: each privilege may be missing alone.
     fn clone_as_far_as_allowed(&self, child: &mut Child) -> io::Result<(process::Held, Namespaces, bool)> {
-        let mut last = None;
+        let mut last = io::Error::from_raw_os_error(libc::EPERM);
         for namespaces in self.namespaces.from_most_to_none() {
             child.clone_flags = namespaces.clone_flags();
             for offset in 0..PID_TRIES {
@@ -172,28 +172,16 @@ impl Launch<'_> {
                 match process::clone_held(child) {
                     Ok(held) => return Ok((held, namespaces, true)),
                     Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {}
-                    Err(error) => {
-                        last = Some(error);
-                        break;
-                    }
+                    Err(_) => break,
                 }
             }
             child.pid = None;
             match process::clone_held(child) {
                 Ok(held) => return Ok((held, namespaces, false)),
-                Err(error) => last = Some(error),
+                Err(error) => last = error,
             }
         }
-        Err(last.unwrap_or_else(|| io::Error::from_raw_os_error(libc::EPERM)))
-    }
-
-    fn find(&self) -> Result<PathBuf, LaunchError> {
-        if self.program.as_bytes().contains(&b'/') {
-            return Ok(PathBuf::from(&self.program));
-        }
-        let path = std::env::var_os("PATH").unwrap_or_else(|| OsString::from("/usr/local/bin:/usr/bin:/bin"));
-        find_in(&path, &self.program, is_executable)
-            .ok_or_else(|| LaunchError::NotFound { program: PathBuf::from(&self.program) })
+        Err(last)
     }
 
     fn environment(&self) -> Vec<OsString> {
@@ -237,6 +225,19 @@ impl Namespaces {
 /// Where `/proc/sys/kernel/ns_last_pid` may not be written.
 pub fn continue_pids_after(pid: i32) -> io::Result<()> {
     std::fs::write("/proc/sys/kernel/ns_last_pid", pid.to_string())
+}
+
+/// The file that a program's name means: itself if it has a slash, else the first in `PATH`.
+///
+/// # Errors
+/// [`LaunchError::NotFound`].
+pub fn find(program: &OsStr) -> Result<PathBuf, LaunchError> {
+    if program.as_bytes().contains(&b'/') {
+        return Ok(PathBuf::from(program));
+    }
+    let path = std::env::var_os("PATH").unwrap_or_else(|| OsString::from("/usr/local/bin:/usr/bin:/bin"));
+    find_in(&path, program, is_executable)
+        .ok_or_else(|| LaunchError::NotFound { program: PathBuf::from(program) })
 }
 
 fn find_in(path: &OsStr, program: &OsStr, is_executable: impl Fn(&Path) -> bool) -> Option<PathBuf> {

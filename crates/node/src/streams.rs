@@ -8,7 +8,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::FileType;
 use serde::{Deserialize, Serialize};
@@ -59,7 +59,8 @@ impl Stream {
 enum Outside {
     Direct(Stream),
     Terminal,
-    Socket,
+    /// A socket, or a file that this mount namespace does not have: CRIU can find neither again.
+    Unreachable,
 }
 
 /// The standard streams of a program, ready to be given to it.
@@ -91,6 +92,25 @@ impl Streams {
     /// # Errors
     /// Where no terminal or pipe can be had.
     pub fn of_torpor() -> Result<Streams, StreamError> {
+        Streams::connected(|_, outside| outside)
+    }
+
+    /// Torpor's own standard streams, to take the places of those `recorded` at a checkpoint. A program keeps its own
+    /// terminal, if it had one; it gets none that it had not, because it could not be captured with it.
+    ///
+    /// # Errors
+    /// Where no pipe can be had.
+    pub fn in_place_of(recorded: &[Stream; 3]) -> Result<Streams, StreamError> {
+        Streams::connected(|number, outside| match (&recorded[number], outside) {
+            (Stream::Terminal | Stream::Device { .. } | Stream::Closed, _) => {
+                Outside::Direct(recorded[number].clone())
+            }
+            (_, Outside::Terminal) => Outside::Unreachable,
+            (_, outside) => outside,
+        })
+    }
+
+    fn connected(choose: impl Fn(usize, Outside) -> Outside) -> Result<Streams, StreamError> {
         let own = [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()];
         let mut terminal: Option<Terminal> = None;
         let mut relays = Vec::new();
@@ -98,7 +118,10 @@ impl Streams {
         let mut given = Vec::with_capacity(3);
         for (number, descriptor) in own.into_iter().enumerate() {
             let failed = |action| move |source: io::Error| StreamError { number, action, source };
-            let (kind, fd) = match outside(descriptor) {
+            let (kind, fd) = match choose(number, outside(descriptor)) {
+                Outside::Direct(Stream::Terminal) => {
+                    (Stream::Terminal, relay::null().map_err(failed("open /dev/null"))?)
+                }
                 Outside::Direct(Stream::Closed) => {
                     let null = relay::null().map_err(failed("open /dev/null"))?;
                     (Stream::Device { path: "/dev/null".into() }, null)
@@ -114,9 +137,8 @@ impl Streams {
                     let slave = slave.map_err(failed("open a terminal"))?.unwrap_or_else(|| unreachable!());
                     (Stream::Terminal, slave)
                 }
-                Outside::Socket => {
-                    let (relay, end) =
-                        Relay::start(descriptor, number == 0).map_err(failed("relay a socket"))?;
+                Outside::Unreachable => {
+                    let (relay, end) = Relay::start(descriptor, number == 0).map_err(failed("relay it"))?;
                     relays.push(relay);
                     (pipe_of(&end), end)
                 }
@@ -154,6 +176,18 @@ impl Streams {
             }
         }
         replacements
+    }
+
+    /// What the streams of a program are that had those `recorded` and got the replacements.
+    #[must_use]
+    pub fn after_restore(&self, recorded: &[Stream; 3]) -> [Stream; 3] {
+        recorded.clone().map(|stream| match stream.inherit_key() {
+            None => stream,
+            Some(_) => {
+                let first = recorded.iter().position(|other| *other == stream).unwrap_or(0);
+                self.kinds[first].clone()
+            }
+        })
     }
 
     /// Connects the outside with the terminal of a restored program. Where the outside is no terminal any more, what
@@ -215,11 +249,18 @@ fn outside(descriptor: BorrowedFd<'_>) -> Outside {
     };
     match FileType::from_raw_mode(stat.st_mode) {
         FileType::Fifo => Outside::Direct(Stream::Pipe { inode: stat.st_ino }),
-        FileType::Socket => Outside::Socket,
+        FileType::Socket => Outside::Unreachable,
         FileType::CharacterDevice if rustix::termios::isatty(descriptor) => Outside::Terminal,
         FileType::CharacterDevice => Outside::Direct(Stream::Device { path: path() }),
-        _ => Outside::Direct(Stream::File { path: path() }),
+        _ => match path() {
+            path if is_at(&stat, &path) => Outside::Direct(Stream::File { path }),
+            _ => Outside::Unreachable,
+        },
     }
+}
+
+fn is_at(stat: &rustix::fs::Stat, path: &Path) -> bool {
+    rustix::fs::stat(path).is_ok_and(|there| (there.st_dev, there.st_ino) == (stat.st_dev, stat.st_ino))
 }
 
 fn raw(descriptor: BorrowedFd<'_>) -> i32 {
@@ -239,7 +280,7 @@ mod tests {
         let null = relay::null().unwrap();
         assert_eq!(outside(null.as_fd()), Outside::Direct(Stream::Device { path: "/dev/null".into() }));
         let (socket, _peer) = std::os::unix::net::UnixStream::pair().unwrap();
-        assert_eq!(outside(socket.as_fd()), Outside::Socket);
+        assert_eq!(outside(socket.as_fd()), Outside::Unreachable);
     }
 
     #[test]

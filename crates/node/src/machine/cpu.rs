@@ -31,6 +31,18 @@ impl Cpu {
         here::read()
     }
 
+    /// This processor as a program sees it that keeps within a level of x86-64, 1 to 4.
+    #[must_use]
+    pub fn within(&self, level: u8) -> Cpu {
+        let known = |feature: &String| {
+            LEVELS.iter().take(usize::from(level)).any(|features| features.contains(&feature.as_str()))
+        };
+        Cpu {
+            features: self.features.iter().filter(|feature| known(feature)).cloned().collect(),
+            ..self.clone()
+        }
+    }
+
     /// The features of `recorded` that this processor lacks.
     #[must_use]
     pub fn lacks<'a>(&self, recorded: &'a Cpu) -> Vec<&'a str> {
@@ -44,7 +56,6 @@ impl Cpu {
 }
 
 /// The features each level of x86-64 adds (the psABI, "Micro-Architecture Levels"), by the kernel's names.
-#[cfg(any(target_arch = "x86_64", test))]
 const LEVELS: [&[&str]; 4] = [
     &["cmov", "cx8", "fpu", "fxsr", "mmx", "sse", "sse2"],
     &["cx16", "lahf_lm", "popcnt", "pni", "sse4_1", "sse4_2", "ssse3"],

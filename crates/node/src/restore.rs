@@ -1,0 +1,280 @@
+//! Restore a generation: find, check, prepare, restore, go on.
+//!
+//! Which generation is tried is decided by the lineage ([`torpor_store::lineage::Offer`]); here one is held against this
+//! machine, laid out, and made to run. Nothing of the program exists before the check has passed.
+
+use std::fs::File;
+use std::io::BufWriter;
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use torpor_criu::image::edit::{self, PortRemap};
+use torpor_criu::image::pagemap::{Generation, PageFlags, PagemapWriter};
+use torpor_criu::options::{Common, ExpertOption, RestoreOptions, Tcp};
+use torpor_criu::program::Program;
+use torpor_criu::rpc::CgroupMode;
+use torpor_criu::session::{Event, Pid, Session, Spawn, Verdict};
+use torpor_store::manifest::MemoryKind;
+use torpor_store::{Manifest, Repository};
+
+use crate::facts::Facts;
+use crate::files::Selection;
+use crate::files::layout::LayoutPlan;
+use crate::guard::{Guard, Watch};
+use crate::mounts::MountPlan;
+use crate::phase::{Phase, Phases};
+use crate::staging::Staging;
+use crate::stored_files::FromManifest;
+use crate::streams::Streams;
+use crate::{addresses, launch};
+
+mod check;
+mod error;
+
+pub use check::{Misfit, Site, check};
+pub use error::RestoreError;
+
+/// CRIU's name for its log of a restore.
+const LOG: &str = "restore.log";
+/// The first number that a descriptor has within CRIU.
+const FIRST_DESCRIPTOR: i32 = 10;
+/// Addresses of a page, in bytes.
+const PAGE: u64 = torpor_store::manifest::PAGE_SIZE as u64;
+
+/// A generation and what it takes to restore it here.
+#[derive(Debug)]
+pub struct Restoration<'a> {
+    /// Where it is kept.
+    pub repository: &'a Repository,
+    /// Which it is.
+    pub manifest: &'a Manifest,
+    /// What it tells of the program.
+    pub facts: &'a Facts,
+    /// The CRIU to use.
+    pub criu: &'a Program,
+    /// What CRIU is told besides what follows from all this.
+    pub expert_options: &'a [ExpertOption],
+    /// What is done about each mount here.
+    pub mounts: &'a MountPlan,
+    /// Which paths may be written besides, and which not.
+    pub selection: &'a Selection,
+    /// Listening ports that are others from now on.
+    pub listen_remap: &'a [PortRemap],
+    /// Whether Unix sockets may have a peer outside.
+    pub external_unix: bool,
+    /// Where staging directories are made.
+    pub staging: &'a Path,
+    /// Leave the program stopped.
+    pub leave_stopped: bool,
+}
+
+/// A program that was restored.
+#[derive(Debug)]
+pub struct Restored {
+    /// The root of its tree, a child of this process.
+    pub root: i32,
+    /// The master of its terminal, if it has one.
+    pub terminal: Option<OwnedFd>,
+}
+
+impl Restoration<'_> {
+    /// Makes the program run again. `about_to_run` is called when everything exists and nothing has run yet; where it
+    /// fails, nothing will.
+    ///
+    /// # Errors
+    /// Where the generation cannot be laid out or CRIU fails. No process of the program is left then.
+    pub fn restore(
+        &self,
+        streams: &Streams,
+        phases: &mut Phases,
+        about_to_run: &mut dyn FnMut() -> Result<(), RestoreError>,
+    ) -> Result<Restored, RestoreError> {
+        phases.enter(Phase::Prepare);
+        let staging =
+            Staging::create(self.staging, "restore").map_err(RestoreError::staging(self.staging))?;
+        let mut files = FromManifest::read(self.repository, self.manifest)?;
+        let layout = LayoutPlan::new(files.records(), self.mounts, self.selection)?;
+        let mut session_spawn = Spawn { pid: self.pid_out_of_the_way(), ..Spawn::default() };
+        let mut options = self.options(staging.path());
+        for (number, (key, descriptor)) in (FIRST_DESCRIPTOR..).zip(streams.replacements(&self.facts.streams))
+        {
+            let copy = descriptor.try_clone_to_owned().map_err(RestoreError::Stream)?;
+            session_spawn = session_spawn.pass(copy, number);
+            options = options.inherit(key, number);
+        }
+        let mut guard = Guard::start().map_err(RestoreError::Guard)?;
+        let mut session = Session::start(self.criu, session_spawn)?;
+        let version = session.version()?;
+        self.lay_out_images(staging.path(), generation_of(&version))?;
+        let report = layout.apply(&mut files)?;
+        for (path, lost) in &report.lost {
+            tracing::warn!(path = %path.display(), ?lost, "a file could not be put back exactly");
+        }
+
+        phases.enter(Phase::Restore);
+        let watch = Watch::Restore { criu: session.pid().as_raw_nonzero().get() };
+        if let Err(error) = guard.watch(watch) {
+            tracing::warn!(%error, "the guard is gone; the restore goes on without");
+        }
+        let mut terminal = None;
+        let mut refusal = None;
+        let result = session.restore(&options, &mut |notification| match notification.event {
+            Event::OrphanPtsMaster => {
+                terminal = notification.take_descriptor();
+                Verdict::Proceed
+            }
+            Event::PostRestore => match about_to_run() {
+                Ok(()) => Verdict::Proceed,
+                Err(error) => {
+                    refusal = Some(error);
+                    Verdict::Refuse
+                }
+            },
+            _ => Verdict::Proceed,
+        });
+        guard.dismiss();
+        let restored = match (result, refusal) {
+            (_, Some(error)) => return Err(error),
+            (Err(error), None) => return Err(RestoreError::from(error).with_log(&staging.path().join(LOG))),
+            (Ok(restored), None) => restored,
+        };
+        phases.enter(Phase::GoOn);
+        let root = restored.pid.as_raw_nonzero().get();
+        self.continue_pids();
+        Ok(Restored { root, terminal })
+    }
+
+    fn options(&self, images: &Path) -> RestoreOptions {
+        let mut common = Common::new(images);
+        common.log_file = Some(LOG.to_owned());
+        common.tcp = if self.facts.tcp.captured { Tcp::Established } else { Tcp::Close };
+        common.tcp_skip_in_flight = true;
+        common.ext_unix_sockets = self.external_unix;
+        common.file_locks = true;
+        common.evasive_devices = true;
+        common.cgroups = Some(CgroupMode::Ignore);
+        common.config.expert = self.expert_options.to_vec();
+        let mut options = RestoreOptions::new(common);
+        options.orphan_pts_master = true;
+        if self.leave_stopped {
+            options.after = torpor_criu::options::AfterRestore::Stopped;
+        }
+        options
+    }
+
+    /// A PID for CRIU that no process of the program has had.
+    fn pid_out_of_the_way(&self) -> Option<Pid> {
+        let highest = self.facts.tree.pids.iter().copied().max()?;
+        let lowest = self.facts.tree.pids.iter().copied().min()?;
+        // Above all of them is where the program's next children will be, so a gap below is better.
+        Pid::from_raw(if lowest > 400 { lowest - 100 } else { highest + 1000 })
+    }
+
+    /// Children that the program starts from now on get PIDs above those it has.
+    fn continue_pids(&self) {
+        if let Some(highest) = self.facts.tree.pids.iter().max()
+            && let Err(error) = launch::continue_pids_after(*highest)
+        {
+            tracing::debug!(%error, "PIDs do not continue where the program left off");
+        }
+    }
+
+    /// Lays out CRIU's images: the small ones as they were, but for sockets, and memory as pages and pagemaps.
+    fn lay_out_images(&self, directory: &Path, generation: Generation) -> Result<(), RestoreError> {
+        let failed = RestoreError::staging(directory);
+        let mut left_out = Vec::new();
+        let mut sockets = None;
+        for image in self.manifest.images() {
+            let body = self.repository.read_image(self.manifest, &image.name)?;
+            if image.name == "files.img" {
+                let edited = self.edit_sockets(&body)?;
+                left_out = edited.inodes.iter().map(|inode| format!("tcp-stream-{inode:x}.img")).collect();
+                sockets = Some(edited.image);
+            } else {
+                std::fs::write(directory.join(&image.name), body).map_err(&failed)?;
+            }
+        }
+        if let Some(files) = sockets {
+            std::fs::write(directory.join("files.img"), files).map_err(&failed)?;
+        }
+        for name in left_out {
+            match std::fs::remove_file(directory.join(name)) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
+                _ => {}
+            }
+        }
+        for (number, object) in (1u32..).zip(self.manifest.memory()) {
+            let pages = File::create_new(directory.join(format!("pages-{number}.img"))).map_err(&failed)?;
+            let pagemap = self.repository.memory(self.manifest, object.id)?.lay_out(&pages, 0)?;
+            let name = match object.id.kind {
+                MemoryKind::Process => format!("pagemap-{}.img", object.id.id),
+                MemoryKind::Shared => format!("pagemap-shmem-{}.img", object.id.id),
+            };
+            let file = BufWriter::new(File::create_new(directory.join(name)).map_err(&failed)?);
+            let mut writer = PagemapWriter::new(file, number, generation, PAGE).map_err(&failed)?;
+            for entry in pagemap {
+                writer.range(entry.vaddr, entry.pages, PageFlags(entry.flags)).map_err(&failed)?;
+            }
+            std::io::Write::flush(&mut writer.into_inner()).map_err(&failed)?;
+        }
+        Ok(())
+    }
+
+    /// Closes connections that lead out, moves sockets to the new addresses, and ports to others.
+    fn edit_sockets(&self, files: &[u8]) -> Result<edit::Closed, RestoreError> {
+        let mut files = files.to_vec();
+        for (from, to) in moves(&self.facts.addresses, &addresses::of_machine()) {
+            files = edit::rebind(&files, from, to)?;
+        }
+        if !self.listen_remap.is_empty() {
+            files = edit::remap_listening_ports(&files, self.listen_remap)?;
+        }
+        if !(self.facts.tcp.captured && self.facts.tcp.close_outside) {
+            return Ok(edit::Closed { image: files, inodes: Vec::new() });
+        }
+        let all = edit::sockets(&files)?;
+        let inside: Vec<u32> =
+            edit::internal_pairs(&all).into_iter().flat_map(|(a, b)| [all[a].id, all[b].id]).collect();
+        Ok(edit::close_connections(&files, |socket| !inside.contains(&socket.id))?)
+    }
+}
+
+/// Which old address becomes which new one: those that are gone, family by family, in order. A container has one of
+/// each family as a rule.
+fn moves(old: &[IpAddr], new: &[IpAddr]) -> Vec<(IpAddr, IpAddr)> {
+    let mut moves = Vec::new();
+    for v4 in [true, false] {
+        let gone = old.iter().filter(|address| address.is_ipv4() == v4 && !new.contains(address));
+        let fresh = new.iter().filter(|address| address.is_ipv4() == v4 && !old.contains(address));
+        moves.extend(gone.copied().zip(fresh.copied()));
+    }
+    moves
+}
+
+fn generation_of(version: &torpor_criu::rpc::Version) -> Generation {
+    let (major, minor, _) = version.numbers();
+    Generation::of_version(major.unsigned_abs(), minor.unsigned_abs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_is_gone_moves_to_one_that_is_new() {
+        let addresses = |list: &[&str]| list.iter().map(|a| a.parse().unwrap()).collect::<Vec<IpAddr>>();
+        let moved = |old: &[&str], new: &[&str]| {
+            moves(&addresses(old), &addresses(new))
+                .into_iter()
+                .map(|(a, b)| format!("{a}>{b}"))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            moved(&["10.0.0.1", "fd00::1"], &["10.0.0.2", "fd00::2"]),
+            ["10.0.0.1>10.0.0.2", "fd00::1>fd00::2"]
+        );
+        assert!(moved(&["10.0.0.1"], &["10.0.0.1", "10.0.0.2"]).is_empty());
+        assert!(moved(&["10.0.0.1"], &["fd00::2"]).is_empty());
+    }
+}
