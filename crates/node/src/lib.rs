@@ -1,12 +1,17 @@
 //! Freeze and restore programs on this machine.
 
+pub mod addresses;
 pub mod budget;
 pub mod capabilities;
+pub mod checkpoint;
+pub mod children;
 pub mod config;
 pub mod control;
+pub mod cpu_baseline;
 pub mod criu_bundle;
 pub mod deadline;
 pub mod doctor;
+pub mod facts;
 pub mod files;
 pub mod guard;
 pub mod hooks;
@@ -18,11 +23,16 @@ pub mod machine;
 pub mod mounts;
 pub mod node_state;
 pub mod open_files;
+pub mod phase;
 pub mod privileges;
 pub mod process_tree;
+pub mod restore;
+pub mod staging;
 pub mod status;
+mod stored_files;
 pub mod streams;
 mod sys;
 pub mod tcp;
 pub mod triggers;
 pub mod volumes;
+pub mod wrapper;

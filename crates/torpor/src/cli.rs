@@ -8,6 +8,7 @@ mod doctor;
 mod exit;
 mod failure;
 mod gc;
+mod guard;
 mod key;
 mod logging;
 mod ls;
@@ -56,6 +57,8 @@ enum Command {
     Doctor(doctor::Args),
     Completions(completions::Args),
     Man(man::Args),
+    #[command(hide = true)]
+    Guard(guard::Args),
 }
 
 impl Command {
@@ -75,6 +78,7 @@ impl Command {
             Command::Doctor(args) => doctor::run(&args),
             Command::Completions(args) => completions::run(&args),
             Command::Man(args) => man::run(&args),
+            Command::Guard(guard::Args {}) => guard::run(),
         }
     }
 }

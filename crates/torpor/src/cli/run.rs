@@ -4,14 +4,19 @@
 
 use std::ffi::OsString;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::builder::PossibleValuesParser;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, value_parser};
 use torpor_node::config::{self, Given, Loaded, SETTINGS, Setting, Shape, Surroundings};
 
-use super::Exit;
+use torpor_node::criu_bundle;
+use torpor_node::wrapper::{self, Setup};
+use torpor_store::{Credentials, Repository};
+
+use super::failure::Failure;
+use super::{Exit, store};
 
 /// What was typed.
 #[derive(Debug, Clone)]
@@ -124,12 +129,36 @@ pub(super) fn start(loaded: Loaded) -> anyhow::Result<Exit> {
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
-    Err(super::failure::Failure::new(
-        Exit::Failure,
-        "this build of torpor cannot run programs",
-        "build it with the wrapper",
-    )
-    .into())
+    let config = loaded.config;
+    let setup = Setup {
+        repository: config.store.as_ref().map(open).transpose()?,
+        criu: criu_bundle::find(config.criu.as_deref())?.program,
+        expert_options: config.criu_options.iter().map(|option| option.parse()).collect::<Result<_, _>>()?,
+        surroundings: Surroundings::read()?,
+    };
+    let code = wrapper::run(config, setup)?;
+    Ok(Exit::Program(u8::try_from(code).unwrap_or(u8::MAX)))
+}
+
+/// Opens the store, or makes it where that is wanted.
+fn open(store: &config::StoreConfig) -> anyhow::Result<Repository> {
+    let backend = store::backend(&store.url)?;
+    let credentials = match &store.credentials {
+        config::Credentials::None => Credentials::None,
+        config::Credentials::PassphraseFile(path) => Credentials::from_passphrase_file(path)?,
+        config::Credentials::KeyFile(path) => Credentials::from_key_file(path)?,
+    };
+    if let (true, Some(directory)) = (store.must_exist, store.url.strip_prefix("file://"))
+        && !Path::new(directory).is_dir()
+    {
+        return Err(Failure::new(
+            Exit::NotFound,
+            format!("{directory} is not there"),
+            "mount the volume that imageDir names; it is never created",
+        )
+        .into());
+    }
+    Ok(Repository::open_or_create(backend, &credentials)?)
 }
 
 #[cfg(test)]

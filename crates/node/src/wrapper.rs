@@ -1,0 +1,95 @@
+//! `torpor run`: the parent of a program, which starts it where it was suspended and suspends it when told to.
+//!
+//! [`run`] begins an epoch, starts or restores the program ([`start`]), and then loops over what happens: signals,
+//! requests, the period, the end of a checkpoint, the end of the program. What follows from each is decided by
+//! [`crate::triggers`]; checkpoints are made in a thread, so that the loop stays awake.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc;
+
+use torpor_criu::options::ExpertOption;
+use torpor_criu::program::Program;
+use torpor_store::Repository;
+use torpor_store::lineage::Ending;
+use torpor_store::name::Name;
+
+use crate::children::{Children, Ended};
+use crate::config::{RunConfig, Surroundings};
+use crate::machine::Machine;
+use crate::sys::process;
+
+mod captures;
+mod epoch;
+mod error;
+mod event_loop;
+mod plain;
+mod program;
+mod signals;
+mod start;
+
+pub use error::WrapperError;
+pub use program::identity;
+
+use event_loop::EventLoop;
+use program::Kept;
+
+/// What `torpor run` works with, besides its configuration.
+#[derive(Debug)]
+pub struct Setup {
+    /// The store, opened; none where nothing is to be kept.
+    pub repository: Option<Repository>,
+    /// The CRIU to use.
+    pub criu: Program,
+    /// Further options for it.
+    pub expert_options: Vec<ExpertOption>,
+    /// Where this process finds itself.
+    pub surroundings: Surroundings,
+}
+
+/// Runs the program to its end, or until it is suspended. Returns the exit code.
+///
+/// # Errors
+/// Where the program could neither be restored nor started, or nothing may be started.
+pub fn run(config: RunConfig, setup: Setup) -> Result<i32, WrapperError> {
+    // Before any thread: they inherit the mask.
+    let signals = process::signal_descriptor().map_err(WrapperError::Signals)?;
+    if std::process::id() != 1 {
+        process::become_subreaper().map_err(WrapperError::Signals)?;
+    }
+    let (messages, inbox) = mpsc::channel();
+    signals::watch(signals, messages.clone()).map_err(WrapperError::Signals)?;
+    let Some(repository) = setup.repository.clone() else {
+        return plain::run(&config, &inbox);
+    };
+
+    let (epoch, start) = epoch::begin(&repository, &config.name, &setup.surroundings)?;
+    let machine = Machine::read();
+    let children = Children::default();
+    let kept = Kept::new(config, &setup, repository, epoch, machine)?;
+    let held = epoch::Held::keep(Arc::clone(&kept.epoch), start.lease, messages.clone());
+    let running = match start::start(&kept, &children) {
+        Ok(running) => running,
+        Err(error) => {
+            held.let_go();
+            return Err(error);
+        }
+    };
+    let code = EventLoop::new(Arc::new(kept), running, children, messages, inbox)?.run();
+    drop(held);
+    code
+}
+
+/// What the end of the program means to the name.
+fn ending(ended: Ended, on_purpose: bool) -> Ending {
+    match ended {
+        Ended::Code(code) => Ending::Exited(code),
+        Ended::Signal(signal) if on_purpose => Ending::Exited(128 + signal),
+        Ended::Signal(signal) => Ending::Signaled(signal),
+    }
+}
+
+/// Where a wrapper puts what lives no longer than itself.
+fn staging(surroundings: &Surroundings, name: &Name) -> PathBuf {
+    surroundings.runtime_dir.join("torpor/staging").join(name.to_string().replace(['/', ':'], "_"))
+}
