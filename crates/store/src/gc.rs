@@ -95,6 +95,10 @@ impl GcError {
     #[must_use]
     pub fn remedy(&self) -> String {
         match self {
+            GcError::Unreadable { source: ReadError::Missing { .. }, name, generation } => format!(
+                "`torpor verify --repair` rebuilds the index, which may know it again; `torpor rm {name}@{generation}` \
+                 gives the generation up"
+            ),
             GcError::Unreadable { name, generation, .. } => format!(
                 "`torpor verify` tells what is damaged; `torpor rm {name}@{generation}` gives the generation up"
             ),

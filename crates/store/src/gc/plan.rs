@@ -16,7 +16,7 @@ pub struct GcSettings {
     /// No session (from the begin of a draft to its publication, or the loading of a restored program) takes longer.
     /// Whatever is younger is left alone.
     pub longest_session: Duration,
-    /// Packs of which less than this share (in percent) is needed are rewritten.
+    /// Packs of whose blocks less than this share (in percent of their bytes) is needed are rewritten.
     pub sparse_below: u8,
 }
 
@@ -123,7 +123,9 @@ impl GcPlan {
                 Some(_) => plan.waiting += 1,
                 None if !old(modified) => {}
                 None if blocks.is_empty() => plan.mark_packs.push(MarkedPack { id, size }),
-                None if used.saturating_mul(100) < size.saturating_mul(u64::from(settings.sparse_below)) => {
+                None if used.saturating_mul(100)
+                    < pack.content.saturating_mul(u64::from(settings.sparse_below)) =>
+                {
                     let needed = blocks.into_keys().collect();
                     plan.rewrite.push(SparsePack { id, size, used, needed });
                 }

@@ -29,7 +29,10 @@ fn survey(packs: &[u8], published: &[(u8, &[u8])]) -> Survey {
     let object = Some((1000, hour(1)));
     Survey {
         now: hour(10),
-        packs: packs.iter().map(|&id| (pack(id), SurveyedPack { object, marked: None })).collect(),
+        packs: packs
+            .iter()
+            .map(|&id| (pack(id), SurveyedPack { object, content: 1000, marked: None }))
+            .collect(),
         manifests: published
             .iter()
             .map(|&(id, blocks)| {
@@ -155,7 +158,7 @@ fn a_lost_block_stops_the_collection() {
 #[test]
 fn tombstones_of_what_is_gone_are_dropped() {
     let mut survey = survey(&[], &[]);
-    let gone = SurveyedPack { object: None, marked: Some(hour(1)) };
+    let gone = SurveyedPack { marked: Some(hour(1)), ..Default::default() };
     survey.packs.insert(pack(1), gone);
     survey.manifests.insert(manifest(2), SurveyedManifest { marked: Some(hour(1)), ..Default::default() });
     let keys = plan(&survey).drop_tombstones;
@@ -197,7 +200,7 @@ mod any_survey {
                     .into_iter()
                     .map(|(id, (written, marked))| {
                         let marked = marked.map(hour);
-                        (pack(id), SurveyedPack { object: Some((1000, hour(written))), marked })
+                        (pack(id), SurveyedPack { object: Some((1000, hour(written))), content: 1000, marked })
                     })
                     .collect(),
                 manifests: manifests

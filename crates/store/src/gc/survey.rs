@@ -29,6 +29,8 @@ pub struct Survey {
 pub struct SurveyedPack {
     /// Size and time of the object; none if only a tombstone is left.
     pub object: Option<(u64, SystemTime)>,
+    /// Bytes of all its blocks, as far as the index knows it; its table and header are not waste.
+    pub content: u64,
     /// When it was marked.
     pub marked: Option<SystemTime>,
 }
@@ -47,7 +49,7 @@ pub struct SurveyedManifest {
 }
 
 impl Survey {
-    /// Looks at a store. The repository must have been opened just now, so that it knows the newest index.
+    /// Looks at a store.
     ///
     /// Objects are listed before the records are read: a generation that is published in between is then seen as
     /// published, never as unneeded.
@@ -60,6 +62,12 @@ impl Survey {
         let mut packs: BTreeMap<PackId, SurveyedPack> = BTreeMap::new();
         for info in repository.packs()? {
             packs.entry(info.id).or_default().object = Some((info.size, info.modified));
+        }
+        repository.refresh_index().map_err(|source| GcError::NoIndex { source })?;
+        for table in repository.index().packs() {
+            if let Some(pack) = packs.get_mut(&table.id) {
+                pack.content = table.blocks.iter().map(|block| u64::from(block.stored)).sum();
+            }
         }
         for (id, marked) in tombstones(repository, PACKS)? {
             packs.entry(id).or_default().marked = Some(marked);
@@ -80,6 +88,11 @@ impl Survey {
         for block in needed {
             let found = repository.places(block).map_err(|source| GcError::NoIndex { source })?;
             places.insert(block, found.iter().map(|place| (place.pack, u64::from(place.stored))).collect());
+        }
+        // What was published since the first listing may lie in packs that are newer than it.
+        for info in repository.packs()? {
+            let object = Some((info.size, info.modified));
+            packs.entry(info.id).or_insert(SurveyedPack { object, ..SurveyedPack::default() });
         }
         Ok(Survey { now, packs, manifests, leftovers, places })
     }

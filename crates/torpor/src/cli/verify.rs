@@ -1,13 +1,13 @@
 //! `torpor verify`: whether everything in a store is what was written.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde::Serialize;
-use torpor_store::ManifestId;
 use torpor_store::lineage::Lineage;
 use torpor_store::verify::{Depth, Report, repair, verify};
+use torpor_store::{ManifestId, Repository};
 
-use super::{Exit, output, store};
+use super::{Exit, failure, output, store};
 
 /// Check that everything in a store is whole
 ///
@@ -56,30 +56,38 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     }
     let depth = if args.read_data { Depth::Data } else { Depth::Structure };
     let report = verify(&repository, depth)?;
-    let (names, unreadable) = names_of_manifests(&repository)?;
-    let shown = shown(report, args.repair, &names, unreadable);
+    let (names, damage) = check_names(&repository)?;
+    let shown = shown(report, args.repair, &names, damage);
     args.output.print(&shown, text)?;
     Ok(if shown.whole { Exit::Success } else { Exit::Damaged })
 }
 
-/// Which generation each manifest is, and the records that cannot be read.
-fn names_of_manifests(
-    repository: &torpor_store::Repository,
-) -> anyhow::Result<(HashMap<ManifestId, String>, Vec<ShownDamage>)> {
+/// Which generation each manifest is; and the records that cannot be read, or name manifests that are not there.
+fn check_names(repository: &Repository) -> anyhow::Result<(HashMap<ManifestId, String>, Vec<ShownDamage>)> {
     let mut names = HashMap::new();
     let mut damage = Vec::new();
-    for record in Lineage::each(repository)? {
-        match record {
-            Ok(record) => {
-                names.extend(record.generations.iter().map(|generation| {
-                    (generation.manifest, format!("{}@{}", record.name, generation.number))
-                }))
+    // Records first: a generation that is removed while this runs still has its manifest.
+    let records: Vec<_> = Lineage::each(repository)?.collect();
+    let there: HashSet<_> = repository.manifests()?.into_iter().map(|manifest| manifest.id).collect();
+    for record in records {
+        let record = match record {
+            Ok(record) => record,
+            Err(error) => {
+                let reason = failure::sentence(&error.into());
+                damage.push(ShownDamage { object: "a name".to_owned(), reason, hurts: Vec::new() });
+                continue;
             }
-            Err(error) => damage.push(ShownDamage {
-                object: "record of a name".to_owned(),
-                reason: format!("{:#}", anyhow::Error::new(error)),
-                hurts: Vec::new(),
-            }),
+        };
+        for generation in &record.generations {
+            let reference = format!("{}@{}", record.name, generation.number);
+            if !there.contains(&generation.manifest) {
+                damage.push(ShownDamage {
+                    object: format!("manifest {}", generation.manifest),
+                    reason: "it is missing".to_owned(),
+                    hurts: vec![reference.clone()],
+                });
+            }
+            names.insert(generation.manifest, reference);
         }
     }
     Ok((names, damage))

@@ -2,3 +2,4 @@
 
 mod control;
 mod settings;
+mod store;
