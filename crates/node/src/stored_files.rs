@@ -2,8 +2,7 @@
 //! manifest become what it lays out.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
@@ -59,9 +58,9 @@ impl<'a> FromManifest<'a> {
 }
 
 impl FileSource for FromManifest<'_> {
-    fn restore(&mut self, record: &FileRecord, to: &File) -> io::Result<()> {
+    fn body(&mut self, record: &FileRecord, out: &mut dyn Write) -> io::Result<()> {
         let entry = self.entries.get(&record.path).ok_or(io::ErrorKind::NotFound)?;
-        self.repository.restore_file(entry, to).map_err(io::Error::other)
+        self.repository.read_data(&entry.body, out).map_err(io::Error::other)
     }
 }
 

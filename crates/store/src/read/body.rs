@@ -82,6 +82,16 @@ impl Repository {
         fill(to, size_of(entry).saturating_sub(end))
     }
 
+    /// Writes the data of a body, range after range, without its holes.
+    ///
+    /// # Errors
+    /// Where the data is damaged or `to` fails.
+    pub fn read_data(&self, body: &Body, to: &mut dyn Write) -> Result<(), ReadError> {
+        self.each_run(body, |_, run| {
+            to.write_all(run).map_err(|source| ReadError::Output { what: "a file".to_owned(), source })
+        })
+    }
+
     /// Puts a file's content back, holes as holes, and sets its size. `to` should be empty.
     ///
     /// # Errors
