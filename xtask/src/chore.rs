@@ -88,6 +88,8 @@ fn shown(command: &Command) -> String {
     while let Some(word) = words.next() {
         if word == "-o" {
             words.next();
+        } else if word.is_empty() {
+            line.push("''".into());
         } else {
             line.push(word);
         }

@@ -45,7 +45,8 @@ impl Service {
         let mut torpor = stage.torpor();
         torpor.current_dir(&stage.directory).args(["run", "--name", name, "--"]).args(command);
         torpor.stdin(Stdio::null()).stdout(said.try_clone()?).stderr(said).process_group(0);
-        println!("    $ torpor run --name {name} -- {}", command.join(" "));
+        let words: Vec<_> = command.iter().map(|word| if word.is_empty() { "''" } else { word }).collect();
+        println!("    $ torpor run --name {name} -- {}", words.join(" "));
         let child = torpor.spawn().context("cannot start torpor")?;
         let mut service = Service { definition, child, log };
         service.wait_until_reachable()?;

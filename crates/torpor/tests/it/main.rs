@@ -1,5 +1,6 @@
 //! What Torpor does, seen from outside.
 
 mod control;
+mod doctor;
 mod settings;
 mod store;
