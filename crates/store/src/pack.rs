@@ -112,6 +112,23 @@ fn decode_table(sealer: &Sealer, message: &[u8], blocks_end: u64) -> Result<Vec<
     if offset == blocks_end { Ok(blocks) } else { Err("its blocks do not fill it".to_owned()) }
 }
 
+fn header() -> [u8; PACK_HEADER as usize] {
+    let mut header = [0; PACK_HEADER as usize];
+    header[..8].copy_from_slice(MAGIC);
+    header[8..12].copy_from_slice(&VERSION.to_le_bytes());
+    header
+}
+
+/// Whether a pack begins as one does. Readers go by its end; this is for verification.
+///
+/// # Errors
+/// Where the pack cannot be read.
+pub(crate) fn begins_well(backend: &dyn Backend, id: PackId) -> Result<bool, BackendError> {
+    let mut found = [0; PACK_HEADER as usize];
+    backend.read_at(&pack_key(id), 0, &mut found)?;
+    Ok(found == header())
+}
+
 /// Reads a pack's table, given the pack's size.
 ///
 /// # Errors
@@ -169,10 +186,7 @@ pub(crate) struct PackWriter {
 impl PackWriter {
     pub(crate) fn begin(backend: &dyn Backend) -> Result<Self, BackendError> {
         let mut upload = backend.begin()?;
-        let mut header = MAGIC.to_vec();
-        header.extend_from_slice(&VERSION.to_le_bytes());
-        header.extend_from_slice(&[0; 4]);
-        upload.write(&header)?;
+        upload.write(&header())?;
         Ok(Self { upload, size: PACK_HEADER, rows: Vec::new(), blocks: Vec::new() })
     }
 

@@ -89,6 +89,9 @@ impl ReadError {
     pub fn remedy(&self) -> &'static str {
         match self {
             Self::Backend(error) => error.remedy(),
+            Self::Damaged { object, .. } if object.starts_with("index ") => {
+                "run `torpor verify --repair` to rebuild the index from the packs"
+            }
             Self::Damaged { .. } | Self::Missing { .. } => {
                 "run `torpor verify --read-data` to see which generations it hurts, and restore an older one"
             }

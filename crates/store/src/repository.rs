@@ -24,7 +24,7 @@ use crate::seal::{Sealed, Sealer, Secret, random};
 mod blocks;
 mod collection;
 
-pub(crate) use blocks::PlainBlock;
+pub(crate) use blocks::{IndexState, PlainBlock};
 
 /// How often a change to the header is tried again when another writer was faster.
 const HEADER_ATTEMPTS: usize = 8;

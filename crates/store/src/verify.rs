@@ -9,9 +9,9 @@ use crate::format::{INDEXES, MANIFESTS, PACKS};
 use crate::id::{BlockId, ManifestId, PackId};
 use crate::index::index_key;
 use crate::manifest::{Manifest, Source};
-use crate::pack::{PackTable, pack_key};
+use crate::pack::{PackTable, begins_well, pack_key};
 use crate::read::ReadError;
-use crate::repository::{PackInfo, Repository};
+use crate::repository::{IndexState, PackInfo, Repository};
 
 /// How thoroughly to verify.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,6 +86,8 @@ pub fn verify(repository: &Repository, depth: Depth) -> Result<Report, ReadError
     }
     // Manifests first: a pack that is written while this runs is then only unindexed.
     let manifests = read_manifests(repository, &mut report)?;
+    repository.load_index()?;
+    let missing = missing_packs(repository)?;
     repository.refresh_index()?;
     let unreadable: Vec<_> =
         repository.index().unreadable.iter().map(|(id, reason)| (*id, reason.clone())).collect();
@@ -98,9 +100,11 @@ pub fn verify(repository: &Repository, depth: Depth) -> Result<Report, ReadError
         verify_references(repository, manifest, &mut broken, &mut hurt, &mut report);
     }
     for (block, hurts) in hurt {
-        let (object, reason) = broken
-            .remove(&block)
-            .unwrap_or_else(|| (format!("block {block}"), "it lies in no pack that an index has".to_owned()));
+        let (object, reason) = match (broken.remove(&block), missing.get(&block)) {
+            (Some(known), _) => known,
+            (None, Some(pack)) => (format!("pack {pack}"), "it is missing".to_owned()),
+            (None, None) => (format!("block {block}"), "it lies in no pack that an index has".to_owned()),
+        };
         match report.damage.iter_mut().find(|damage| damage.object == object) {
             Some(damage) => damage.hurts.extend(hurts),
             None => report.damage.push(Damage { object, reason, hurts }),
@@ -118,6 +122,14 @@ pub fn verify(repository: &Repository, depth: Depth) -> Result<Report, ReadError
     }
     report.damage.sort_by(|a, b| a.object.cmp(&b.object));
     Ok(report)
+}
+
+/// The blocks of packs that an index has and the store has not.
+fn missing_packs(repository: &Repository) -> Result<HashMap<BlockId, PackId>, ReadError> {
+    let there: HashSet<PackId> = repository.packs()?.iter().map(|pack| pack.id).collect();
+    let index = repository.index();
+    let gone = index.packs().filter(|pack| !there.contains(&pack.id));
+    Ok(gone.flat_map(|pack| pack.blocks.iter().map(|block| (block.id, pack.id))).collect())
 }
 
 /// Blocks that cannot be read, each with the object to name and what is wrong with it.
@@ -204,6 +216,9 @@ fn verify_blocks(
         whole.extend(table.blocks.iter().map(|block| block.id));
         return Ok(());
     }
+    if !begins_well(repository.backend(), pack.id)? {
+        report.add(format!("pack {}", pack.id), "it does not begin as a pack does".to_owned());
+    }
     let mut opener = Opener::new()
         .map_err(|source| ReadError::Output { what: "a decompressed block".to_owned(), source })?;
     let (mut sealed, mut plain) = (Vec::new(), Vec::new());
@@ -285,7 +300,6 @@ fn verify_references(
 /// Where the store cannot be listed or the new index not be written.
 pub fn repair(repository: &Repository) -> Result<Report, DraftError> {
     repository.check_writable()?;
-    let replaced: HashSet<_> = repository.list_indexes()?.into_iter().collect();
     let mut tables = Vec::new();
     for pack in repository.packs()? {
         match repository.read_pack_table(pack.id) {
@@ -301,6 +315,16 @@ pub fn repair(repository: &Repository) -> Result<Report, DraftError> {
         let mut index = repository.index_mut();
         index.remove(&known);
         index.add(tables);
+    }
+    let mut replaced = HashSet::new();
+    for id in repository.list_indexes()? {
+        match repository.index_state(id)? {
+            IndexState::Whole => {}
+            // The new index can have the content, and so the name, of one that is damaged.
+            IndexState::Damaged => repository.backend().delete(&index_key(id))?,
+            IndexState::Newer => continue,
+        }
+        replaced.insert(id);
     }
     repository.replace_indexes(&replaced)?;
     Ok(verify(repository, Depth::Structure)?)

@@ -57,6 +57,10 @@ impl LocalBackend {
             match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
                 Ok(file) => return Ok((path, file)),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                // Copies of a store often lack empty directories.
+                Err(error) if error.kind() == io::ErrorKind::NotFound && self.root.is_dir() => {
+                    make_directory(&self.root.join(TEMPORARY))?;
+                }
                 Err(error) => return Err(BackendError::from_io("create", path, error)),
             }
         }
@@ -330,6 +334,9 @@ impl Backend for LocalBackend {
     fn now(&self) -> Result<SystemTime, BackendError> {
         let path = self.root.join(CLOCK);
         let failed = |error| BackendError::from_io("touch", &path, error);
+        if self.root.is_dir() && !self.root.join(TEMPORARY).exists() {
+            make_directory(&self.root.join(TEMPORARY))?;
+        }
         let clock = OpenOptions::new()
             .write(true)
             .create(true)

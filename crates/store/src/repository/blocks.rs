@@ -16,6 +16,15 @@ use crate::seal::Sealed;
 /// How often the indexes are listed again when one vanishes under the reader: a collection replaces them.
 const LISTING_ATTEMPTS: usize = 5;
 
+/// What can be done with an index object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum IndexState {
+    Whole,
+    Damaged,
+    /// A newer torpor wrote it.
+    Newer,
+}
+
 /// A block, opened and verified.
 #[derive(Debug)]
 pub(crate) struct PlainBlock {
@@ -60,6 +69,16 @@ impl Repository {
         decode_index(&message).map_err(damaged)
     }
 
+    /// What an index object is now, whatever was read of it before.
+    pub(crate) fn index_state(&self, id: IndexId) -> Result<IndexState, ReadError> {
+        match self.read_index(id) {
+            Ok(_) => Ok(IndexState::Whole),
+            Err(ReadError::TooNew { .. }) => Ok(IndexState::Newer),
+            Err(ReadError::Backend(error)) => Err(error.into()),
+            Err(_) => Ok(IndexState::Damaged),
+        }
+    }
+
     /// Reads the index objects that are new. One that is damaged is remembered: what it hides is reported when it
     /// is looked for.
     pub(crate) fn load_index(&self) -> Result<(), ReadError> {
@@ -80,9 +99,13 @@ impl Repository {
                     {
                         continue 'listing;
                     }
-                    Err(ReadError::Damaged { reason, .. }) => {
+                    Err(error @ (ReadError::Damaged { .. } | ReadError::TooNew { .. })) => {
+                        let reason = match error {
+                            ReadError::Damaged { reason, .. } => reason,
+                            other => other.to_string(),
+                        };
                         if self.index_mut().unreadable.insert(id, reason.clone()).is_none() {
-                            tracing::warn!(index = %id, reason, "an index is damaged; `torpor verify --repair` rebuilds it");
+                            tracing::warn!(index = %id, reason, "an index cannot be read; `torpor verify --repair` rebuilds it");
                         }
                     }
                     Err(error) => return Err(error),

@@ -30,15 +30,11 @@ fn a_flipped_byte_anywhere_is_named_by_reading_and_by_verification() {
     for key in keys(&backend, "").into_iter().filter(|key| key != "torpor-store") {
         let id = key.rsplit('/').next().unwrap().to_owned();
         let size = torpor_store::Backend::stat(&backend, &key).unwrap().unwrap().size as usize;
-        for at in (12..size).step_by(size / 23 + 1).chain([size - 1]) {
+        for at in (0..size).step_by(size / 23 + 1).chain([size - 1]) {
             let copy = backend.fork();
             copy.damage(&key, |bytes| bytes[at] ^= 0x10);
             let repository = reopened(&copy);
             let report = verify::verify(&repository, verify::Depth::Data).unwrap();
-            let is_header_padding = key.starts_with("packs/") && at < 16;
-            if is_header_padding {
-                continue;
-            }
             assert!(report.damage.iter().any(|d| d.object.contains(&id)), "{key} at {at}: {report:?}");
             let is_needed = !(key.starts_with("packs/") && read_all(&repository, first.id()).is_ok());
             if !is_needed {
@@ -48,7 +44,9 @@ fn a_flipped_byte_anywhere_is_named_by_reading_and_by_verification() {
             }
             let error = read_all(&repository, first.id()).unwrap_err();
             assert!(error.to_string().contains(&id), "{key} at {at}: {error}");
-            assert!(error.remedy().contains("torpor verify"));
+            // A flip in the version reads as a newer one.
+            let is_newer = matches!(error, ReadError::TooNew { .. });
+            assert!(is_newer || error.remedy().contains("torpor verify"), "{error}");
             if !key.starts_with("index/") {
                 assert!(report.damage.iter().any(|d| d.hurts == [first.id()]), "{key} at {at}: {report:?}");
             }
@@ -104,8 +102,9 @@ fn a_missing_pack_is_named_with_what_it_hurts() {
     let error = read_all(&repository, first.id()).unwrap_err();
     assert!(error.to_string().contains(&first.written[0].to_string()), "{error}");
     let report = verify::verify(&repository, verify::Depth::Structure).unwrap();
-    assert!(report.damage.iter().all(|damage| damage.hurts == [first.id()]), "{report:?}");
-    assert!(!report.is_whole());
+    let [damage] = &report.damage[..] else { panic!("{report:?}") };
+    assert_eq!(damage.object, format!("pack {}", first.written[0]));
+    assert_eq!((damage.reason.as_str(), &damage.hurts[..]), ("it is missing", &[first.id()][..]));
 }
 
 #[test]
@@ -126,6 +125,20 @@ fn lost_and_damaged_indexes_are_rebuilt_from_the_packs() {
     assert_reads(&repository, &first.manifest, &(0..90).collect::<Vec<_>>());
     assert_reads(&repository, &second.manifest, &(30..120).collect::<Vec<_>>());
     assert_eq!(keys(&backend, "index/").len(), 1);
+}
+
+#[test]
+fn a_damaged_index_is_rebuilt_even_under_the_same_name() {
+    let (backend, repository) = in_memory();
+    let first = write(&repository, None, 1, &[1, 2, 3]).unwrap();
+    let index = keys(&backend, "index/").remove(0);
+    backend.damage(&index, |bytes| bytes[40] ^= 1);
+    for broken in [repository, reopened(&backend)] {
+        let report = verify::repair(&broken).unwrap();
+        assert!(report.is_whole(), "{report:?}");
+        assert_reads(&reopened(&backend), &first.manifest, &[1, 2, 3]);
+        backend.damage(&keys(&backend, "index/")[0], |bytes| bytes[40] ^= 1);
+    }
 }
 
 #[test]
