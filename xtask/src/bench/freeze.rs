@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde::Serialize;
 
 use super::figures::{self, Figure, median};
@@ -21,6 +21,10 @@ pub(crate) struct Args {
     /// A directory on tmpfs.
     #[arg(long, value_name = "DIR", default_value = "/dev/shm")]
     tmpfs: PathBuf,
+    /// Also with socket buffers as small as the kernel's default. For each such run, net.core.wmem_max of the machine is
+    /// lowered and put back, and Torpor goes without CAP_NET_ADMIN.
+    #[arg(long)]
+    default_buffers: bool,
 }
 
 /// One way to take a checkpoint.
@@ -33,10 +37,13 @@ enum Way {
     Torpor,
     /// With a budget of 64 MiB.
     TorporSmall,
+    /// With a budget that holds everything, and the kernel's default socket buffers.
+    TorporDefaultBuffers,
 }
 
 impl Way {
-    const ALL: [Way; 4] = [Way::CriuToDisk, Way::CriuToTmpfs, Way::Torpor, Way::TorporSmall];
+    const ALL: [Way; 5] =
+        [Way::CriuToDisk, Way::CriuToTmpfs, Way::Torpor, Way::TorporSmall, Way::TorporDefaultBuffers];
 
     fn title(self) -> &'static str {
         match self {
@@ -44,11 +51,12 @@ impl Way {
             Way::CriuToTmpfs => "criu dump -R, to tmpfs",
             Way::Torpor => "torpor, budget for all of it",
             Way::TorporSmall => "torpor, budget 64 MiB",
+            Way::TorporDefaultBuffers => "torpor, default buffers",
         }
     }
 
     fn is_torpor(self) -> bool {
-        matches!(self, Way::Torpor | Way::TorporSmall)
+        matches!(self, Way::Torpor | Way::TorporSmall | Way::TorporDefaultBuffers)
     }
 }
 
@@ -65,8 +73,11 @@ struct Measurement {
 
 pub(super) fn run(args: &Args) -> Result<()> {
     let tools = Tools::prepare(&args.shared)?;
-    let ways: Vec<_> =
-        Way::ALL.into_iter().filter(|way| !(args.shared.baselines && way.is_torpor())).collect();
+    let ways: Vec<_> = Way::ALL
+        .into_iter()
+        .filter(|way| !(args.shared.baselines && way.is_torpor()))
+        .filter(|way| args.default_buffers || *way != Way::TorporDefaultBuffers)
+        .collect();
     let mut measured = Vec::new();
     for mib in &args.sizes {
         chore::step(&format!("{mib} MiB, {} runs of each, taking turns", args.shared.runs));
@@ -94,7 +105,10 @@ fn measure(tools: &Tools, mib: u32, way: Way, run: u32, tmpfs: &Path) -> Result<
     let watched = if way.is_torpor() {
         let budget = if way == Way::TorporSmall { 64 } else { u64::from(mib) + 256 };
         let options = ["--memory-budget".to_owned(), format!("{budget}MiB")];
-        let under = Under::Torpor { store: &place, name: "bench/heartbeat", options: &options };
+        let small_buffers = way == Way::TorporDefaultBuffers;
+        let _lowered = small_buffers.then(SendBufferLimit::lower).transpose()?;
+        let under =
+            Under::Torpor { store: &place, name: "bench/heartbeat", options: &options, small_buffers };
         let mut subject = Subject::start(tools, mib, under)?;
         subject.watch(|| subject::torpor_checkpoint(tools, "bench/heartbeat"))?
     } else {
@@ -106,6 +120,30 @@ fn measure(tools: &Tools, mib: u32, way: Way, run: u32, tmpfs: &Path) -> Result<
     fs::remove_dir_all(&place)?;
     let () = watched.result;
     Ok(Measurement { mib, way, run, frozen_ms: watched.frozen_ms, total_ms: watched.total_ms, bytes })
+}
+
+/// The machine's limit on send buffers, lowered to the kernel's default until dropped.
+#[derive(Debug)]
+struct SendBufferLimit {
+    before: String,
+}
+
+impl SendBufferLimit {
+    const PATH: &str = "/proc/sys/net/core/wmem_max";
+
+    fn lower() -> Result<SendBufferLimit> {
+        let before = fs::read_to_string(Self::PATH)?;
+        fs::write(Self::PATH, "212992").with_context(|| format!("cannot set {}", Self::PATH))?;
+        Ok(SendBufferLimit { before })
+    }
+}
+
+impl Drop for SendBufferLimit {
+    fn drop(&mut self) {
+        if let Err(error) = fs::write(Self::PATH, &self.before) {
+            eprintln!("cannot set {} back to {}: {error}", Self::PATH, self.before.trim());
+        }
+    }
 }
 
 fn of(measured: &[Measurement], mib: u32, way: Way, value: impl Fn(&Measurement) -> f64) -> f64 {
@@ -141,7 +179,13 @@ fn figures(measured: &[Measurement]) -> Vec<Figure> {
                 ratio,
                 limit: (mib == 1024).then_some(limit),
             };
-            [
+            let default_buffers = frozen(Way::TorporDefaultBuffers) / frozen(Way::CriuToDisk);
+            let stated = (!default_buffers.is_nan()).then(|| Figure {
+                title: format!("{mib} MiB: frozen, torpor with default buffers / criu to disk"),
+                ratio: default_buffers,
+                limit: None,
+            });
+            let promised = [
                 figure("frozen, torpor / criu to disk", frozen(Way::Torpor) / frozen(Way::CriuToDisk), 0.25),
                 figure("frozen, torpor / criu to tmpfs", frozen(Way::Torpor) / frozen(Way::CriuToTmpfs), 1.0),
                 figure(
@@ -149,7 +193,8 @@ fn figures(measured: &[Measurement]) -> Vec<Figure> {
                     frozen(Way::TorporSmall) / frozen(Way::CriuToDisk),
                     0.6,
                 ),
-            ]
+            ];
+            promised.into_iter().chain(stated)
         })
         .collect()
 }

@@ -154,8 +154,11 @@ fn torpor(tools: &Tools, mib: u32, generations: u32) -> Result<u64> {
         fs::remove_dir_all(&store)?;
     }
     let options = ["--keep-last".to_owned(), generations.to_string()];
-    let mut subject =
-        Subject::start(tools, mib, Under::Torpor { store: &store, name: NAME, options: &options })?;
+    let mut subject = Subject::start(
+        tools,
+        mib,
+        Under::Torpor { store: &store, name: NAME, options: &options, small_buffers: false },
+    )?;
     for generation in 1..=generations {
         if generation > 1 {
             subject.turn(generation - 1)?;

@@ -19,7 +19,13 @@ pub(super) enum Under<'a> {
     /// By itself.
     Nothing,
     /// Under `torpor run` with these options, a store, and a name.
-    Torpor { store: &'a Path, name: &'a str, options: &'a [String] },
+    Torpor {
+        store: &'a Path,
+        name: &'a str,
+        options: &'a [String],
+        /// Without the privilege to exceed the limit on socket buffers.
+        small_buffers: bool,
+    },
 }
 
 /// A running heartbeat; ended when dropped.
@@ -40,8 +46,14 @@ impl Subject {
         }
         let mut command = match under {
             Under::Nothing => Command::new(&tools.heartbeat),
-            Under::Torpor { store, name, options } => {
-                let mut torpor = Command::new(&tools.torpor);
+            Under::Torpor { store, name, options, small_buffers } => {
+                let mut torpor =
+                    Command::new(if small_buffers { Path::new("setpriv") } else { &tools.torpor });
+                if small_buffers {
+                    torpor
+                        .args(["--bounding-set", "-net_admin", "--inh-caps", "-net_admin"])
+                        .arg(&tools.torpor);
+                }
                 torpor.env("TORPOR_CRIU", &tools.criu);
                 torpor.arg("run").arg("--store").arg(store).args(["--name", name]).args(options);
                 torpor.arg("--").arg(&tools.heartbeat);
