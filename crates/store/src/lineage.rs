@@ -36,7 +36,7 @@ pub use transition::{ATTEMPTS, Closed, Ending, Publication, SETTLE, Start};
 
 use crate::backend::{BackendError, Tag};
 use crate::name::Name;
-use crate::repository::Repository;
+use crate::repository::{Repository, manifest_key};
 
 /// How often a change is tried again because others changed the record meanwhile.
 const CONFLICTS: u32 = 32;
@@ -393,7 +393,7 @@ impl Epoch {
         if crate::gc::condemned_manifests(repository)?.contains_key(&id) {
             return Err(collected("the manifest itself".to_owned()));
         }
-        if !repository.manifests()?.iter().any(|info| info.id == id) {
+        if repository.backend().stat(&manifest_key(id))?.is_none() {
             return Err(collected(format!("manifest {id}")));
         }
         if publication.packs.is_empty() {
