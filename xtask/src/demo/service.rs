@@ -4,6 +4,7 @@ pub(super) mod redis;
 pub(super) mod web;
 
 use std::fs::{self, File};
+use std::io::{self, Read};
 use std::net::TcpStream;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -44,10 +45,13 @@ impl Service {
         let said = File::options().create(true).append(true).open(&log)?;
         let mut torpor = stage.torpor();
         torpor.current_dir(&stage.directory).args(["run", "--name", name, "--"]).args(command);
-        torpor.stdin(Stdio::null()).stdout(said.try_clone()?).stderr(said).process_group(0);
+        // Pipes, as a container runtime gives them.
+        torpor.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         let words: Vec<_> = command.iter().map(|word| if word.is_empty() { "''" } else { word }).collect();
         println!("    $ torpor run --name {name} -- {}", words.join(" "));
-        let child = torpor.spawn().context("cannot start torpor")?;
+        let mut child = torpor.spawn().context("cannot start torpor")?;
+        keep(child.stdout.take(), said.try_clone()?);
+        keep(child.stderr.take(), said);
         let mut service = Service { definition, child, log };
         service.wait_until_reachable()?;
         Ok(service)
@@ -97,6 +101,14 @@ impl Service {
         let text = fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<_> = text.lines().collect();
         lines[lines.len().saturating_sub(12)..].iter().map(|line| format!("  | {line}\n")).collect()
+    }
+}
+
+/// Appends what comes out of `pipe` to `log` until its last writer is gone.
+fn keep(pipe: Option<impl Read + Send + 'static>, mut log: File) {
+    if let Some(mut pipe) = pipe {
+        // A log that cannot be written any more is no reason to stop the program.
+        thread::spawn(move || io::copy(&mut pipe, &mut log));
     }
 }
 
