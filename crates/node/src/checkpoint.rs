@@ -6,6 +6,7 @@
 //! the program running is committed after the thaw.
 
 use std::collections::HashSet;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -106,20 +107,25 @@ pub fn checkpoint(subject: &Subject<'_>, order: &Order) -> Result<Committed, Che
     if let Some(obstacle) = ability.obstacles.first() {
         return Err(CheckpointError::Obstacle(obstacle.clone()));
     }
-    order.check()?;
     let staging =
         Staging::create(subject.staging, "images").map_err(CheckpointError::staging(subject.staging))?;
-    let mut draft = begin_draft(subject, &ability)?;
+    // Helpers are started before the draft takes its memory: a fork afterwards would leave all of it write-protected,
+    // and every page would fault once more under the freeze.
+    let engine = Engine::start(subject)?;
+    let mut draft = begin_draft(subject, order, &ability)?;
     let mut capture = files::capture::Capture::new(subject.baseline, subject.selection);
-    let copied = capture.first_pass(&ability.open, &mut IntoDraft(&mut draft))?;
+    let copied = capture.first_pass(&ability.open, &mut IntoDraft::new(&mut draft, order))?;
     tracing::debug!(%copied, "first pass over the files");
+    if !capture.unreadable().is_empty() {
+        tracing::warn!(paths = ?capture.unreadable(), "changes in these directories cannot be read and are not kept");
+    }
     order.check()?;
 
     for path in subject.inotify_incompatible {
         capture.hold(path.clone());
     }
     let aside = Aside::take(subject.inotify_incompatible, &inotify_journal(subject.staging))?;
-    let result = freeze(subject, order, &ability, draft, &mut capture, &staging, &mut phases);
+    let result = freeze(subject, order, &ability, engine, draft, &mut capture, &staging, &mut phases);
     let ended = matches!(&result, Ok(frozen) if frozen.ended);
     aside.put_back()?;
     let frozen = result.map_err(|error| error.with_log(&staging.path().join(LOG)))?;
@@ -133,6 +139,26 @@ pub fn checkpoint(subject: &Subject<'_>, order: &Order) -> Result<Committed, Che
         }
     };
     Ok(Committed { manifest, ended, phases, frozen: frozen.duration })
+}
+
+/// The processes that help with a checkpoint, and the socket between CRIU and us.
+struct Engine {
+    guard: Guard,
+    session: Session,
+    version: u32,
+    pages: OwnedFd,
+}
+
+impl Engine {
+    fn start(subject: &Subject<'_>) -> Result<Engine, CheckpointError> {
+        let SocketPair { ours, criu, granted } =
+            page_server::socket_pair(budget::SOCKET as usize).map_err(CheckpointError::PageSocket)?;
+        tracing::debug!(?granted, "the page server's socket buffers");
+        let guard = Guard::start().map_err(CheckpointError::Guard)?;
+        let mut session = Session::start(subject.criu, Spawn::default().pass(criu, PAGES))?;
+        let version = criu_number(&session.version()?);
+        Ok(Engine { guard, session, version, pages: ours })
+    }
 }
 
 /// What the time in which the program was frozen has brought.
@@ -151,25 +177,22 @@ enum Outcome {
 }
 
 /// The part for which the program stands still.
+#[expect(clippy::too_many_arguments, reason = "the state of one freeze, used here alone")]
 fn freeze(
     subject: &Subject<'_>,
     order: &Order,
     ability: &Ability,
+    engine: Engine,
     draft: Draft,
     capture: &mut files::capture::Capture<'_>,
     staging: &Staging,
     phases: &mut Phases,
 ) -> Result<Frozen, CheckpointError> {
     let number = subject.epoch.next_generation()?;
-    let SocketPair { ours, criu: theirs, granted } =
-        page_server::socket_pair(budget::SOCKET as usize).map_err(CheckpointError::PageSocket)?;
-    tracing::debug!(?granted, "the page server's socket buffers");
-    let mut guard = Guard::start().map_err(CheckpointError::Guard)?;
-    let mut session = Session::start(subject.criu, Spawn::default().pass(theirs, PAGES))?;
-    let version = session.version()?;
+    let Engine { mut guard, session, version, pages: ours } = engine;
     let options = dump_options(subject, order, ability, staging.path());
     let facts = Facts {
-        criu: crate::facts::Criu { version: criu_number(&version), options: options.record() },
+        criu: crate::facts::Criu { version, options: options.record() },
         tcp: subject.sockets.tcp_facts(ability),
         tree: crate::facts::Tree { root: subject.root, pids: process_tree::of(subject.root) },
         addresses: crate::addresses::of_machine(),
@@ -256,7 +279,7 @@ fn take_over(
     let mut draft = draft.recv().map_err(|_| CheckpointError::NoPostDump)?;
     order.check()?;
     let open = OpenFiles::of_tree(process_tree::pid(subject.root)?)?;
-    let copied = capture.second_pass(&open, &mut IntoDraft(&mut draft))?;
+    let copied = capture.second_pass(&open, &mut IntoDraft::new(&mut draft, order))?;
     tracing::debug!(%copied, "second pass over the files");
     take_images(staging.path(), &mut draft)?;
     let mut facts = facts.clone();
@@ -271,8 +294,7 @@ fn take_over(
     draft.resume();
     order.check()?;
     let description = describe(subject, GenerationKind::Suspend, &facts, number, phases)?;
-    let finished = draft.finish(description)?;
-    order.check()?;
+    let finished = finish_in_time(draft, description, order)?;
     let manifest = publish(subject, finished)?;
     if order.was_turned() {
         // CRIU was asked to let the tree run on; it is committed, so it must not.
@@ -294,11 +316,34 @@ pub fn criu_number(version: &torpor_criu::rpc::Version) -> u32 {
     (major * 10_000 + minor * 100 + sub).unsigned_abs()
 }
 
-fn begin_draft(subject: &Subject<'_>, ability: &Ability) -> Result<Draft, CheckpointError> {
+/// Finishes a draft, but gives up waiting when the order's time is over. What a storage that hangs still writes then is
+/// referred to by nothing, and collected later.
+fn finish_in_time(
+    draft: Draft,
+    description: Description,
+    order: &Order,
+) -> Result<FinishedDraft, CheckpointError> {
+    let (done, finished) = mpsc::channel();
+    std::thread::Builder::new()
+        .name("commit".into())
+        .spawn(move || {
+            let _ = done.send(draft.finish(description));
+        })
+        .map_err(CheckpointError::PageSocket)?;
+    let finished = match order.left() {
+        None => finished.recv().map_err(|_| Expired)?,
+        Some(left) => finished.recv_timeout(left).map_err(|_| Expired)?,
+    };
+    Ok(finished?)
+}
+
+fn begin_draft(subject: &Subject<'_>, order: &Order, ability: &Ability) -> Result<Draft, CheckpointError> {
     let budget = budget::decide(subject.memory_budget, budget::Memory::read());
     // Both ends may hold a buffer full.
     let memory_limit = budget::of_draft(budget, 2 * budget::SOCKET, ability.memory);
-    let deferred = ability.memory < memory_limit;
+    // A program that runs on must run soon, so work waits until after the thaw; for one that ends, only the commit
+    // counts, so work begins at once.
+    let deferred = order.kind() != Kind::Suspend && ability.memory < memory_limit;
     tracing::debug!(budget, memory_limit, expected = ability.memory, deferred, "the memory of the capture");
     let settings = DraftSettings {
         predecessor: subject.predecessor,

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::BufWriter;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use torpor_criu::image::edit::{self, PortRemap};
 use torpor_criu::image::pagemap::{Generation, PageFlags, PagemapWriter};
@@ -18,6 +18,7 @@ use torpor_criu::session::{Event, Pid, Session, Spawn, Verdict};
 use torpor_store::manifest::MemoryKind;
 use torpor_store::{Manifest, Repository};
 
+use crate::checkpoint::criu_number;
 use crate::facts::Facts;
 use crate::files::Selection;
 use crate::files::layout::LayoutPlan;
@@ -29,10 +30,10 @@ use crate::stored_files::FromManifest;
 use crate::streams::Streams;
 use crate::{addresses, launch};
 
-mod check;
+pub mod check;
 mod error;
 
-pub use check::{Misfit, Site, check};
+pub use check::{Misfit, Site};
 pub use error::RestoreError;
 
 /// CRIU's name for its log of a restore.
@@ -76,6 +77,8 @@ pub struct Restored {
     pub root: i32,
     /// The master of its terminal, if it has one.
     pub terminal: Option<OwnedFd>,
+    /// The files that were put back: changes since the image, however old they look from now on.
+    pub files: Vec<PathBuf>,
 }
 
 impl Restoration<'_> {
@@ -94,7 +97,9 @@ impl Restoration<'_> {
         let staging =
             Staging::create(self.staging, "restore").map_err(RestoreError::staging(self.staging))?;
         let mut files = FromManifest::read(self.repository, self.manifest)?;
-        let layout = LayoutPlan::new(files.records(), self.mounts, self.selection)?;
+        let records = files.records();
+        let paths = records.iter().map(|record| record.path.clone()).collect();
+        let layout = LayoutPlan::new(records, self.mounts, self.selection)?;
         let mut session_spawn = Spawn { pid: self.pid_out_of_the_way(), ..Spawn::default() };
         let mut options = self.options(staging.path());
         for (number, (key, descriptor)) in (FIRST_DESCRIPTOR..).zip(streams.replacements(&self.facts.streams))
@@ -106,6 +111,7 @@ impl Restoration<'_> {
         let mut guard = Guard::start().map_err(RestoreError::Guard)?;
         let mut session = Session::start(self.criu, session_spawn)?;
         let version = session.version()?;
+        check::criu(self.facts, criu_number(&version)).map_err(RestoreError::Misfit)?;
         self.lay_out_images(staging.path(), generation_of(&version))?;
         let report = layout.apply(&mut files)?;
         for (path, lost) in &report.lost {
@@ -142,7 +148,7 @@ impl Restoration<'_> {
         phases.enter(Phase::GoOn);
         let root = restored.pid.as_raw_nonzero().get();
         self.continue_pids();
-        Ok(Restored { root, terminal })
+        Ok(Restored { root, terminal, files: paths })
     }
 
     fn options(&self, images: &Path) -> RestoreOptions {

@@ -9,21 +9,32 @@ use std::path::{Path, PathBuf};
 use torpor_store::manifest::{self, DataRange, FileEntry};
 use torpor_store::{Draft, Manifest, ReadError, Repository};
 
+use crate::checkpoint::Order;
 use crate::files::{Extent, FileKind, FileRecord, FileSink, FileSource, Section, Timestamp, Xattr};
 
-/// A draft that takes files.
+/// A draft that takes files, for as long as the order's time lasts.
 #[derive(Debug)]
-pub(crate) struct IntoDraft<'a>(pub(crate) &'a mut Draft);
+pub(crate) struct IntoDraft<'a> {
+    draft: &'a mut Draft,
+    order: &'a Order,
+}
+
+impl<'a> IntoDraft<'a> {
+    pub(crate) fn new(draft: &'a mut Draft, order: &'a Order) -> Self {
+        IntoDraft { draft, order }
+    }
+}
 
 impl FileSink for IntoDraft<'_> {
     fn put(&mut self, record: &FileRecord, body: &mut dyn Read) -> io::Result<()> {
+        self.order.check().map_err(io::Error::other)?;
         let ranges = ranges(record);
-        self.0.file(entry(record), &ranges, body).map_err(io::Error::other)
+        self.draft.file(entry(record), &ranges, body).map_err(io::Error::other)
     }
 
     fn withdraw(&mut self, path: &Path) -> io::Result<()> {
         for section in [Section::Carried, Section::Additional] {
-            self.0.forget_file(section.word(), path.as_os_str().as_bytes());
+            self.draft.forget_file(section.word(), path.as_os_str().as_bytes());
         }
         Ok(())
     }

@@ -66,7 +66,7 @@ pub fn run(config: RunConfig, setup: Setup) -> Result<i32, WrapperError> {
     let (epoch, start) = epoch::begin(&repository, &config.name, &setup.surroundings)?;
     let machine = Machine::read();
     let children = Children::default();
-    let kept = Kept::new(config, &setup, repository, epoch, machine)?;
+    let mut kept = Kept::new(config, &setup, repository, epoch, machine)?;
     let held = epoch::Held::keep(Arc::clone(&kept.epoch), start.lease, messages.clone());
     let running = match start::start(&kept, &children) {
         Ok(running) => running,
@@ -75,6 +75,7 @@ pub fn run(config: RunConfig, setup: Setup) -> Result<i32, WrapperError> {
             return Err(error);
         }
     };
+    kept.baseline.assume_changed(running.files.iter().cloned());
     let code = EventLoop::new(Arc::new(kept), running, children, messages, inbox)?.run();
     drop(held);
     code

@@ -15,8 +15,6 @@ use crate::volumes::Changed;
 pub struct Site<'a> {
     /// The machine.
     pub machine: &'a Machine,
-    /// CRIU's version here, as a number.
-    pub criu: u32,
     /// What this process may do.
     pub capabilities: Capabilities,
     /// Differences that were declared harmless.
@@ -120,6 +118,15 @@ impl fmt::Display for CriuVersion {
     }
 }
 
+/// Holds the version of CRIU that made the images against the one here, as numbers; only major and minor count.
+///
+/// # Errors
+/// [`Misfit::Criu`].
+pub(super) fn criu(facts: &Facts, is: u32) -> Result<(), Misfit> {
+    let was = facts.criu.version;
+    if was / 100 > is / 100 { Err(Misfit::Criu { was, is }) } else { Ok(()) }
+}
+
 /// Holds the facts of a checkpoint against the place where it should run.
 ///
 /// # Errors
@@ -138,9 +145,6 @@ pub fn check(facts: &Facts, site: &Site<'_>, volumes: Vec<Changed>) -> Result<()
     let lacking: Vec<String> = is.cpu.lacks(&was.cpu).into_iter().map(str::to_owned).collect();
     if !lacking.is_empty() {
         return Err(Misfit::Cpu { lacking });
-    }
-    if facts.criu.version / 100 > site.criu / 100 {
-        return Err(Misfit::Criu { was: facts.criu.version, is: site.criu });
     }
     if (facts.namespaces.ipc || facts.namespaces.time) && !site.capabilities.has("sys_admin") {
         return Err(Misfit::Namespaces);

@@ -134,7 +134,7 @@ impl EventLoop {
             if let Some(code) = self.look_after_children()? {
                 return Ok(self.finish(code));
             }
-            let message = match self.next_period {
+            let message = match self.next_event() {
                 None => self.inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
                 Some(due) => self.inbox.recv_timeout(due.saturating_duration_since(Instant::now())),
             };
@@ -144,12 +144,34 @@ impl EventLoop {
                         return Ok(self.finish(code));
                     }
                 }
-                Err(RecvTimeoutError::Timeout) => {
-                    self.next_period = self.kept.config.every.map(|every| Instant::now() + every);
-                    self.feed(Event::PeriodDue);
-                }
+                Err(RecvTimeoutError::Timeout) => self.time_has_come(),
                 Err(RecvTimeoutError::Disconnected) => return Ok(self.finish(1)),
             }
+        }
+    }
+
+    /// When something is to happen by the clock.
+    fn next_event(&self) -> Option<Instant> {
+        [self.next_period, self.last_moment()].into_iter().flatten().min()
+    }
+
+    /// When the program must have its signal, if a suspend for the signal's sake is still under way.
+    fn last_moment(&self) -> Option<Instant> {
+        let waits = self.capture.is_some() && !self.passed_signal;
+        self.deadline.filter(|_| waits).map(|deadline| self.began + deadline.signal())
+    }
+
+    fn time_has_come(&mut self) {
+        let now = Instant::now();
+        if self.last_moment().is_some_and(|moment| moment <= now) {
+            // The capture should have been rolled back by now. Whatever holds it up: a frozen program gets its signal
+            // as soon as it thaws.
+            tracing::error!("the checkpoint takes longer than it was given; the program gets its signal");
+            self.act(Action::PassSignal);
+        }
+        if self.next_period.is_some_and(|due| due <= now) {
+            self.next_period = self.kept.config.every.map(|every| now + every);
+            self.feed(Event::PeriodDue);
         }
     }
 

@@ -49,6 +49,8 @@ pub(super) struct Running {
     pub(super) streams: Streams,
     pub(super) facts: Facts,
     pub(super) predecessor: Option<Manifest>,
+    /// Files that a restore has put back.
+    pub(super) files: Vec<PathBuf>,
 }
 
 impl Kept {

@@ -1,12 +1,10 @@
 //! The start: what the record offers is restored, or the program begins fresh.
 
-use torpor_criu::session::{Session, Spawn};
 use torpor_store::lineage::{self, Decision, Reason, Wish};
 
 use super::WrapperError;
 use super::program::{self, Kept, Running};
 use crate::capabilities::Capabilities;
-use crate::checkpoint::criu_number;
 use crate::children::Children;
 use crate::config::{AfterCrash, AllowChanged, OnRestoreFailure};
 use crate::cpu_baseline;
@@ -116,11 +114,10 @@ fn restore(
     let volumes = volumes::compare(&facts.volumes)?;
     let site = Site {
         machine: &kept.machine,
-        criu: criu_version(kept)?,
         capabilities: Capabilities::effective(),
         allowed: &kept.config.allow_changed,
     };
-    restore::check(&facts, &site, volumes).map_err(RestoreError::Misfit)?;
+    restore::check::check(&facts, &site, volumes).map_err(RestoreError::Misfit)?;
     let mut streams = Streams::in_place_of(&facts.streams)?;
 
     kept.epoch.record_attempt(number)?;
@@ -172,14 +169,7 @@ fn restore(
     }
     tracing::info!(generation = number, %phases, "restored");
     ready(kept, restored.root, Some(number), "restored");
-    Ok(Running { root: restored.root, streams, facts, predecessor: Some(manifest) })
-}
-
-fn criu_version(kept: &Kept) -> Result<u32, RestoreError> {
-    let mut session = Session::start(&kept.criu, Spawn::default())?;
-    let version = session.version()?;
-    session.close();
-    Ok(criu_number(&version))
+    Ok(Running { root: restored.root, streams, facts, predecessor: Some(manifest), files: restored.files })
 }
 
 fn fresh(kept: &Kept, children: &Children, because: &Reason) -> Result<Running, WrapperError> {
@@ -222,7 +212,7 @@ fn fresh(kept: &Kept, children: &Children, because: &Reason) -> Result<Running, 
     };
     let _helpers = children.helpers_run();
     ready(kept, launched.pid, None, "fresh");
-    Ok(Running { root: launched.pid, streams, facts, predecessor: None })
+    Ok(Running { root: launched.pid, streams, facts, predecessor: None, files: Vec::new() })
 }
 
 /// Tells those who wait for the program to run; their failure is theirs.
