@@ -28,6 +28,7 @@ use crate::open_files::OpenFiles;
 use crate::phase::{Phase, Phases};
 use crate::staging::Staging;
 use crate::stored_files::IntoDraft;
+use crate::streams::Stream;
 use crate::triggers::Kind;
 use crate::{budget, process_tree, volumes};
 
@@ -173,7 +174,7 @@ enum Outcome {
     /// A suspend is committed.
     Published(Box<Manifest>),
     /// Everything is copied; the program runs on, and the commit follows.
-    Copied { draft: Draft, facts: Box<Facts> },
+    Copied { draft: Box<Draft>, facts: Box<Facts> },
 }
 
 /// The part for which the program stands still.
@@ -283,12 +284,14 @@ fn take_over(
     tracing::debug!(%copied, "second pass over the files");
     take_images(staging.path(), &mut draft)?;
     let mut facts = facts.clone();
-    let carried: HashSet<&Path> = capture.paths().collect();
+    // What goes to the program's own streams is not its state, and the next start has others.
+    let streams = facts.streams.iter().filter_map(Stream::path).map(Path::to_owned).collect::<Vec<_>>();
+    let carried: HashSet<&Path> = capture.paths().chain(streams.iter().map(PathBuf::as_path)).collect();
     facts.volumes = volumes::record(&open, subject.mounts, &|path| carried.contains(path))?;
     let kind = (subject.decide)();
     order.decided(kind);
     if kind != Kind::Suspend {
-        return Ok((Outcome::Copied { draft, facts: Box::new(facts) }, false));
+        return Ok((Outcome::Copied { draft: Box::new(draft), facts: Box::new(facts) }, false));
     }
     phases.enter(Phase::Commit);
     draft.resume();

@@ -165,7 +165,7 @@ impl Launch<'_> {
     /// Asks for everything first, and for less where the system refuses: each privilege may be missing alone.
     fn clone_as_far_as_allowed(&self, child: &mut Child) -> io::Result<(process::Held, Namespaces, bool)> {
         let mut last = io::Error::from_raw_os_error(libc::EPERM);
-        for namespaces in self.namespaces.from_most_to_none() {
+        for namespaces in self.namespaces.most_to_none() {
             child.clone_flags = namespaces.clone_flags();
             for offset in 0..PID_TRIES {
                 child.pid = Some(self.pid_base + offset);
@@ -207,7 +207,7 @@ impl Namespaces {
         (if self.ipc { CLONE_NEWIPC } else { 0 }) | (if self.time { CLONE_NEWTIME } else { 0 })
     }
 
-    fn from_most_to_none(self) -> Vec<Namespaces> {
+    fn most_to_none(self) -> Vec<Namespaces> {
         let mut choices = vec![
             self,
             Namespaces { time: false, ..self },

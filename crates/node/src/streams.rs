@@ -43,6 +43,15 @@ pub enum Stream {
 }
 
 impl Stream {
+    /// Its path, for a file.
+    #[must_use]
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Stream::File { path } => Some(path),
+            _ => None,
+        }
+    }
+
     /// The key that CRIU's `inherit-fd` takes for it (criu/files.c); none where nothing needs to take its place.
     #[must_use]
     pub fn inherit_key(&self) -> Option<String> {

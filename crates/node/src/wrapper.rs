@@ -1,6 +1,6 @@
 //! `torpor run`: the parent of a program, which starts it where it was suspended and suspends it when told to.
 //!
-//! [`run`] begins an epoch, starts or restores the program ([`start`]), and then loops over what happens: signals,
+//! [`run`] begins an epoch, starts or restores the program, and then loops over what happens: signals,
 //! requests, the period, the end of a checkpoint, the end of the program. What follows from each is decided by
 //! [`crate::triggers`]; checkpoints are made in a thread, so that the loop stays awake.
 
@@ -25,6 +25,7 @@ mod error;
 mod event_loop;
 mod plain;
 mod program;
+mod sign_of_life;
 mod signals;
 mod start;
 
@@ -33,6 +34,7 @@ pub use program::identity;
 
 use event_loop::EventLoop;
 use program::Kept;
+use sign_of_life::SignOfLife;
 
 /// What `torpor run` works with, besides its configuration.
 #[derive(Debug)]
@@ -63,7 +65,9 @@ pub fn run(config: RunConfig, setup: Setup) -> Result<i32, WrapperError> {
         return plain::run(&config, &inbox);
     };
 
-    let (epoch, start) = epoch::begin(&repository, &config.name, &setup.surroundings)?;
+    let signs = sign_of_life::directory(&config);
+    let (epoch, start) = epoch::begin(&repository, &config.name, &setup.surroundings, signs.as_deref())?;
+    let _alive = signs.and_then(|directory| SignOfLife::give(&directory, &start.id));
     let machine = Machine::read();
     let children = Children::default();
     let mut kept = Kept::new(config, &setup, repository, epoch, machine)?;

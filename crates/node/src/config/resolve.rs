@@ -69,7 +69,7 @@ impl RunConfig {
                 .unwrap_or(OnRestoreFailure::Fresh),
             after_crash: read
                 .word("afterCrash", AfterCrash::from_word, AfterCrash::WORDS)?
-                .unwrap_or(AfterCrash::Fresh),
+                .unwrap_or(AfterCrash::Last),
             fenced: read.word("fenced", Fenced::from_word, Fenced::WORDS)?.unwrap_or(Fenced::End),
             allow_changed: read.words("allowChanged", AllowChanged::from_word, AllowChanged::WORDS)?,
             leave_stopped: read.switch("leaveStopped")?,

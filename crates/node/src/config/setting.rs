@@ -186,7 +186,7 @@ pub const SETTINGS: &[Setting] = &[
         "Start",
         "afterCrash",
         Word(AfterCrash::WORDS),
-        "fresh",
+        "last",
         "What to do when the program crashed since its last checkpoint",
     ),
     row(

@@ -133,7 +133,7 @@ unsafe fn become_program(
     go: RawFd,
     failed: RawFd,
 ) -> ! {
-    let mut step = 0u32;
+    let mut step: u32;
     // SAFETY: plain system calls on memory that the caller keeps alive; errno is this thread's own.
     unsafe {
         'steps: {

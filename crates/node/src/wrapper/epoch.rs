@@ -1,5 +1,6 @@
 //! The epoch of this start: begun once, held by a lease that a thread renews.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
@@ -11,8 +12,8 @@ use torpor_store::lineage::{Epoch, Lineage, LineageError, Start};
 use torpor_store::name::Name;
 
 use super::event_loop::Message;
+use super::sign_of_life::SignOfLife;
 use crate::config::Surroundings;
-use crate::process_tree;
 
 /// How long a name is held without a word from its holder.
 const LEASE: SignedDuration = SignedDuration::from_secs(60);
@@ -22,6 +23,7 @@ pub(super) fn begin(
     repository: &Repository,
     name: &Name,
     surroundings: &Surroundings,
+    signs: Option<&Path>,
 ) -> Result<(Epoch, Start), LineageError> {
     let lineage = Lineage::new(repository, name.clone());
     let start = Start {
@@ -34,21 +36,17 @@ pub(super) fn begin(
         pod: surroundings.pod.clone(),
         pid: std::process::id(),
         lease: LEASE,
-        known_gone: gone_holder(&lineage, &surroundings.host)?,
+        known_gone: gone_holder(&lineage, signs)?,
     };
     let epoch = lineage.begin(&start)?;
     tracing::info!(name = %name, epoch = epoch.number(), "began an epoch");
     Ok((epoch, start))
 }
 
-/// The holder of the name, if it was a process of this host that is not there any more. PIDs say nothing across PID
-/// namespaces, whose hosts are called otherwise as a rule.
-fn gone_holder(lineage: &Lineage, host: &str) -> Result<Option<String>, LineageError> {
+/// The holder of the name, if its sign of life says that it is gone.
+fn gone_holder(lineage: &Lineage, signs: Option<&Path>) -> Result<Option<String>, LineageError> {
     let Some(holder) = lineage.record()?.and_then(|record| record.holder) else { return Ok(None) };
-    let pid = i32::try_from(holder.pid).unwrap_or(0);
-    let is_gone =
-        holder.host == host && (pid == std::process::id() as i32 || process_tree::state(pid).is_none());
-    Ok(is_gone.then_some(holder.id))
+    Ok(signs.filter(|signs| SignOfLife::is_gone(signs, &holder.id)).map(|_| holder.id))
 }
 
 /// A name for this start that no other has.
