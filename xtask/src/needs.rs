@@ -22,7 +22,7 @@ const fn need(program: &'static str, package: &'static str) -> Need {
 
 /// Real programs that the tests freeze and restore, and the tools that look at them from outside.
 pub(crate) const TESTS: &[Need] = &[
-    need("python3", "python3-minimal"),
+    need("python3", "python3"),
     need("redis-server", "redis-server"),
     need("redis-cli", "redis-tools"),
     need("nginx", "nginx-light"),
