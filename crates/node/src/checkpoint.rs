@@ -370,7 +370,13 @@ fn dump_options(subject: &Subject<'_>, order: &Order, ability: &Ability, images:
     common.config.expert = subject.expert_options.to_vec();
     let after = if order.kind() == Kind::Suspend { AfterDump::End } else { AfterDump::Running };
     let pages = Some(PageTarget::Socket(PAGES));
-    DumpOptions { after, pages, ghost_limit: Some(GHOST_LIMIT), ..DumpOptions::new(subject.root, common) }
+    DumpOptions {
+        after,
+        pages,
+        ghost_limit: Some(GHOST_LIMIT),
+        orphan_pts_master: true,
+        ..DumpOptions::new(subject.root, common)
+    }
 }
 
 /// Takes CRIU's images into the draft: everything it wrote but its log.

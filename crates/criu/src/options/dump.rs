@@ -52,6 +52,8 @@ pub struct DumpOptions {
     pub ghost_limit: Option<u32>,
     /// How a pre-dump reads memory.
     pub pre_dump_mode: Option<PreDumpMode>,
+    /// The tree may have a terminal whose master is outside.
+    pub orphan_pts_master: bool,
     /// A socket in this process that keeps pidfds from one pre-dump to the next.
     pub pidfd_store: Option<i32>,
 }
@@ -72,6 +74,7 @@ impl DumpOptions {
             seize_timeout: None,
             ghost_limit: None,
             pre_dump_mode: None,
+            orphan_pts_master: false,
             pidfd_store: None,
         }
     }
@@ -92,6 +95,7 @@ impl DumpOptions {
             timeout: self.seize_timeout.map(seconds),
             ghost_limit: self.ghost_limit,
             pre_dump_mode: self.pre_dump_mode.map(|mode| mode as i32),
+            orphan_pts_master: set(self.orphan_pts_master),
             pidfd_store_sk: self.pidfd_store,
             ..self.common.opts()
         }

@@ -1,5 +1,6 @@
 //! What Torpor does, seen from outside.
 
+mod carried_files;
 mod container;
 mod control;
 mod doctor;

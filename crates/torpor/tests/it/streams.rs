@@ -44,7 +44,6 @@ fn a_terminal_keeps_working_and_has_the_size_of_the_new_one() {
         terminal.resize(20, 70 + round);
         container.wait_line(|line| line.starts_with(&format!("size 20 {}", 70 + round)));
     }
-    terminal.type_in("");
 }
 
 #[test]
@@ -93,23 +92,4 @@ fn input_is_a_pipe_and_then_a_file_and_output_a_pipe_and_then_a_file() {
     let container = pod.start(&[], &program);
     container.wait_restored(2);
     assert_eq!(container.suspend(), [""; 0]);
-}
-
-#[test]
-fn input_that_was_typed_ahead_is_not_lost() {
-    let Some(pod) = Pod::new(&["cat"]) else { return };
-    let program = ["bash", "-c", "echo ready; until [ -e /run/go ]; do sleep 0.02; done; cat"];
-    let (input, mut typed) = std::io::pipe().unwrap();
-    let container = pod.run(&[], &program).stdin(input).start();
-    container.wait_line(|line| line == "ready");
-    typed.write_all(b"typed ahead\n").unwrap();
-    container.suspend();
-    let (next, mut more) = std::io::pipe().unwrap();
-    let container = pod.run(&[], &program).stdin(next).start();
-    container.wait_restored(1);
-    more.write_all(b"and more\n").unwrap();
-    std::fs::write(container.path("/run/go"), "").unwrap();
-    container.wait_line(|line| line == "and more");
-    let lines = container.lines();
-    eprintln!("{lines:?}");
 }

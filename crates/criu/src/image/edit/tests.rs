@@ -149,6 +149,17 @@ fn chosen_connections_become_unconnected_sockets_shut_down_both_ways() {
 }
 
 #[test]
+fn what_is_still_to_be_sent_counts_as_sent_and_stays_in_the_queue() {
+    let stream = socket::TcpStream { inq_len: 2, outq_len: 3, unsq_len: Some(2), ..Default::default() };
+    let before = image(Kind::TcpStream, &[(&stream.encode_to_vec(), b"inout")]);
+    let after = image(
+        Kind::TcpStream,
+        &[(&socket::TcpStream { unsq_len: Some(0), ..stream }.encode_to_vec(), b"inout")],
+    );
+    assert_eq!(count_as_sent(&before).unwrap(), after);
+}
+
+#[test]
 fn two_sockets_of_different_namespaces_are_no_pair() {
     let mut here = inet(1, TCP, TcpState::Established, "127.0.0.1:1", "127.0.0.1:2");
     let mut there = inet(2, TCP, TcpState::Established, "127.0.0.1:2", "127.0.0.1:1");
