@@ -4,6 +4,8 @@ mod carried_files;
 mod container;
 mod control;
 mod doctor;
+mod kills;
+mod node;
 mod programs;
 mod settings;
 mod sockets;

@@ -1,0 +1,255 @@
+//! SIGKILL to Torpor, to CRIU and to the guard, at random moments of every phase.
+//!
+//! `TORPOR_TEST_KILLS` sets the number of rounds, `TORPOR_TEST_SEED` repeats the moments of an earlier run.
+
+use std::collections::HashMap;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::node::{Container, Node, Part, state};
+
+/// Within which a program runs again or has ended.
+const RUNS_AGAIN: Duration = Duration::from_secs(5);
+
+#[test]
+fn as_the_only_program_of_a_container() {
+    rounds(1, Node::run);
+}
+
+#[test]
+fn beside_other_programs() {
+    rounds(2, Node::run_beside);
+}
+
+/// What is under way when the kill comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Act {
+    Start,
+    Checkpoint,
+    Suspend,
+}
+
+/// One kill.
+#[derive(Debug)]
+struct Kill {
+    victim: Part,
+    act: Act,
+    phase: &'static str,
+    after: Duration,
+}
+
+impl Kill {
+    fn random(random: &mut Random) -> Kill {
+        let (act, phases): (_, &[&str]) = match random.below(3) {
+            0 => (Act::Start, &["find", "check", "prepare", "restore", "go-on"]),
+            1 => (Act::Checkpoint, &["check", "freeze", "capture", "thaw", "commit"]),
+            _ => (Act::Suspend, &["check", "freeze", "capture", "commit", "end"]),
+        };
+        Kill {
+            victim: [Part::Torpor, Part::Criu, Part::Guard][random.below(3)],
+            act,
+            phase: phases[random.below(phases.len())],
+            after: Duration::from_micros(random.below(60_000) as u64),
+        }
+    }
+}
+
+fn rounds(lane: u64, start: fn(&Node, &[&str]) -> Container) {
+    let Some(node) = Node::new() else { return };
+    let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let seed = number("TORPOR_TEST_SEED").unwrap_or_else(|| u64::from(std::process::id()));
+    // Both lanes together make the number that was asked for.
+    let wanted = number("TORPOR_TEST_KILLS").unwrap_or(100).div_ceil(2);
+    eprintln!("TORPOR_TEST_SEED={seed}");
+    let mut random = Random(seed ^ lane << 32);
+    let mut killed = 0;
+    let mut missed = 0;
+    let mut history = History::new();
+    while killed < wanted {
+        let kill = Kill::random(&mut random);
+        let mut round = Round {
+            node: &node,
+            container: None,
+            kill,
+            before: node.generations(),
+            steps: node.steps().len(),
+        };
+        match std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| round.play(start, &mut history))) {
+            Ok(true) => killed += 1,
+            Ok(false) => missed += 1,
+            Err(_) => {
+                let errors = round.container.as_ref().map(Container::errors).unwrap_or_default();
+                let tail = node.steps().into_iter().skip(round.steps).collect::<Vec<_>>();
+                panic!("seed {seed}, round {killed}+{missed}: {:?}\nsteps {tail:?}\n{errors}", round.kill);
+            }
+        }
+        assert!(missed < 10 * wanted + 20, "the moments are never there");
+    }
+    eprintln!("{killed} kills, and {missed} moments at which the victim was not there");
+}
+
+/// One start, one kill, and what must hold afterwards.
+struct Round<'a> {
+    node: &'a Node,
+    container: Option<Container>,
+    kill: Kill,
+    /// The record before the start.
+    before: Vec<Value>,
+    /// How many steps there were before it.
+    steps: usize,
+}
+
+impl Round<'_> {
+    /// Returns whether somebody was killed.
+    fn play(&mut self, start: fn(&Node, &[&str]) -> Container, history: &mut History) -> bool {
+        let every = if self.kill.act == Act::Checkpoint { "150ms" } else { "1h" };
+        let container = self.container.insert(start(self.node, &["--after-crash", "last", "--every", every]));
+        let (node, steps) = (self.node, self.steps);
+        if self.kill.act != Act::Start {
+            let runs = container.until(Duration::from_secs(10), |_| node.steps().len() > steps + 2);
+            assert!(runs, "the program does not run");
+        }
+        let from = container.errors().len();
+        if self.kill.act == Act::Suspend {
+            assert!(container.signal(Part::Torpor, Signal::TERM));
+        }
+        let begins = format!("begins phase=\"{}\"", self.kill.phase);
+        let from = if self.kill.act == Act::Start { 0 } else { from };
+        let begun = container.until(Duration::from_secs(5), |container| {
+            let errors = container.errors();
+            errors[from..].contains(&begins) || (from == 0 && errors.contains("starting fresh"))
+        });
+        assert!(begun || self.kill.act == Act::Suspend, "{begins} never comes");
+        std::thread::sleep(self.kill.after);
+        let killed = container.signal(self.kill.victim, Signal::KILL);
+
+        self.goes_on_or_ends();
+        self.started_rightly(history);
+        if let Some(container) = &mut self.container
+            && !container.has_ended()
+        {
+            container.vanish();
+        }
+        self.note(history);
+        node.verify();
+        killed
+    }
+
+    /// Within five seconds the program runs, or has ended with everything else.
+    fn goes_on_or_ends(&mut self) {
+        let node = self.node;
+        let alone = self.kill.victim == Part::Torpor;
+        let container = self.container.as_mut().unwrap();
+        let steps = node.steps().len();
+        let torpor_is_pid_1 = container.init().is_some_and(|init| Part::of(init) == Some(Part::Torpor));
+        let settled = container.until(RUNS_AGAIN, |container| {
+            let processes = container.processes();
+            let Some(program) = container.find(Part::Program) else {
+                return processes.is_empty();
+            };
+            let stopped = processes.iter().any(|pid| matches!(state(*pid), Some('T' | 't' | 'D')));
+            state(program) != Some('Z') && !stopped && node.steps().len() > steps + 1
+        });
+        let states: Vec<_> = container.processes().iter().map(|pid| (Part::of(*pid), state(*pid))).collect();
+        assert!(settled || container.has_ended(), "the program neither runs nor has ended: {states:?}");
+        if alone && !torpor_is_pid_1 {
+            let left = |container: &Container| {
+                [Part::Criu, Part::Guard]
+                    .into_iter()
+                    .filter_map(|part| container.find(part))
+                    .collect::<Vec<_>>()
+            };
+            assert!(
+                container.until(RUNS_AGAIN, |container| left(container).is_empty()),
+                "CRIU or the guard outlives Torpor"
+            );
+        }
+    }
+
+    /// What was restored is what was committed last, and the program took its next step from there.
+    fn started_rightly(&mut self, history: &History) {
+        let container = self.container.as_mut().unwrap();
+        let start = |errors: &str| {
+            let restored = errors.rsplit_once("restored generation=").map(|(_, rest)| rest.to_owned());
+            let restored =
+                restored.and_then(|rest| rest.split_ascii_whitespace().next()?.parse::<u64>().ok());
+            restored
+                .map(Start::Restored)
+                .or_else(|| errors.contains("starting fresh").then_some(Start::Fresh))
+        };
+        // The program runs a moment before Torpor says so.
+        container.until(Duration::from_secs(1), |container| start(&container.errors()).is_some());
+        let errors = container.errors();
+        // The first failure may be the kill itself; what follows from it is tried by the lineage's own tests.
+        let failed = errors.contains("cannot restore");
+        let new: Vec<u64> = self.node.steps().split_off(self.steps);
+        let untouched = |generation: &Value| {
+            generation["state"]["state"] == "committed"
+                && generation["attempts"].as_array().is_none_or(Vec::is_empty)
+        };
+        let passed_over = |number: u64| {
+            let newer =
+                self.before.iter().filter(move |generation| generation["number"].as_u64() > Some(number));
+            newer.filter(|generation| untouched(generation)).count()
+        };
+        match start(&errors) {
+            None => assert!(new.is_empty() || self.kill.victim == Part::Torpor, "nobody started the program"),
+            Some(Start::Fresh) => {
+                assert!(
+                    failed || self.before.last().is_none_or(|newest| !untouched(newest)),
+                    "the newest was left"
+                );
+                assert!(new.first().is_none_or(|first| *first == 1));
+            }
+            Some(Start::Restored(number)) => {
+                assert!(failed || passed_over(number) == 0, "newer ones than {number} were not taken");
+                let captured = history.get(&number).unwrap_or_else(|| panic!("{number} was not committed"));
+                let first = new.first().map_or(captured.end() + 1, |first| *first);
+                assert!(
+                    captured.contains(&(first - 1)),
+                    "{number} was captured at {captured:?}, not before {first}"
+                );
+            }
+        }
+        assert!(new.windows(2).all(|pair| pair[1] == pair[0] + 1), "steps are lost or doubled");
+    }
+
+    /// Notes between which steps each new generation was captured.
+    fn note(&self, history: &mut History) {
+        let steps = self.node.steps();
+        let new = &steps[self.steps..];
+        for generation in self.node.generations() {
+            let number = generation["number"].as_u64().unwrap();
+            let Some((first, last)) = new.first().copied().zip(new.last().copied()) else { continue };
+            // A suspend has the very last step.
+            let first = if generation["kind"] == "suspend" { last } else { first };
+            history.entry(number).or_insert(first..=last);
+        }
+    }
+}
+
+/// Between which steps each generation was captured.
+type History = HashMap<u64, RangeInclusive<u64>>;
+
+/// How a program came to run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Start {
+    Fresh,
+    Restored(u64),
+}
+
+/// Numbers that follow from a seed (Vigna's splitmix64).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ z >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ z >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
+        ((z ^ z >> 31) % bound as u64) as usize
+    }
+}
