@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use torpor_criu::options::{AfterDump, Common, DumpOptions, ExpertOption, PageTarget};
 use torpor_criu::page_server::{self, PageServer, SocketPair};
 use torpor_criu::program::Program;
-use torpor_criu::session::{Event, Session, Spawn, Verdict};
+use torpor_criu::session::{Event, Process as CriuProcess, Session, Spawn, Verdict};
 use torpor_store::lineage::{Epoch, Publication};
 use torpor_store::manifest::{Description, GenerationKind};
 use torpor_store::{Draft, DraftSettings, FinishedDraft, Manifest, Repository};
@@ -204,6 +204,7 @@ fn freeze(
         tracing::warn!(%error, "the guard is gone; the checkpoint goes on without");
     }
 
+    let criu = session.process();
     let (hand_back, handed_back) = mpsc::channel();
     let result = std::thread::scope(|scope| {
         let server = std::thread::Builder::new().name("page-server".into());
@@ -227,7 +228,7 @@ fn freeze(
             }
             Event::PostDump => {
                 let result =
-                    take_over(subject, order, capture, staging, phases, &handed_back, &facts, number);
+                    take_over(subject, order, capture, staging, phases, &handed_back, &facts, number, &criu);
                 match result {
                     Ok((outcome, ended)) => {
                         frozen = Some((outcome, ended));
@@ -245,20 +246,16 @@ fn freeze(
         let duration = since.elapsed();
         match (dumped, frozen, refusal) {
             (_, _, Some(error)) => Err(error),
-            // The tree was killed by us once the commit was made, so what CRIU says about resuming it means nothing.
-            (_, Some((outcome, true)), None) if order.was_turned() => Ok((outcome, true, duration)),
-            (Ok(_), Some((outcome, ended)), None) => Ok((outcome, ended, duration)),
-            (Err(error), Some((Outcome::Published(_), _)), None) => {
-                subject.epoch.withdraw(number, &error.to_string())?;
-                Err(error.into())
-            }
+            // The tree was killed by us once the commit was made, so what CRIU says about its end means nothing.
+            (_, Some((outcome, true)), None) => Ok((outcome, true, duration)),
+            (Ok(_), Some((outcome, false)), None) => Ok((outcome, false, duration)),
             (Err(error), _, None) => Err(error.into()),
             (Ok(_), None, None) => Err(CheckpointError::NoPostDump),
         }
     });
     if result.is_err() {
-        // CRIU lets the tree go on by itself; where it was killed, whatever it had stopped must not stay so.
-        crate::guard::wake(subject.root);
+        // CRIU lets the tree go on by itself; where it was killed, it leaves some of what it did to the tree undone.
+        crate::guard::release(subject.root);
     }
     guard.dismiss();
     let (outcome, ended, duration) = result?;
@@ -276,6 +273,7 @@ fn take_over(
     draft: &mpsc::Receiver<Draft>,
     facts: &Facts,
     number: u64,
+    criu: &CriuProcess,
 ) -> Result<(Outcome, bool), CheckpointError> {
     let mut draft = draft.recv().map_err(|_| CheckpointError::NoPostDump)?;
     order.check()?;
@@ -294,15 +292,19 @@ fn take_over(
         return Ok((Outcome::Copied { draft: Box::new(draft), facts: Box::new(facts) }, false));
     }
     phases.enter(Phase::Commit);
+    // The tree stands still because CRIU holds it, and would go on if CRIU were killed: then what is committed would
+    // not be where the program ended. A stop of our own holds it in any case, from a moment at which CRIU still did.
+    process_tree::stop(subject.root);
+    if let Some(ended) = criu.wait(Duration::ZERO) {
+        return Err(CheckpointError::Released(ended));
+    }
     draft.resume();
     order.check()?;
     let description = describe(subject, GenerationKind::Suspend, &facts, number, phases)?;
     let finished = finish_in_time(draft, description, order)?;
     let manifest = publish(subject, finished)?;
-    if order.was_turned() {
-        // CRIU was asked to let the tree run on; it is committed, so it must not.
-        process_tree::kill(subject.root);
-    }
+    // At once, and not by CRIU: it is committed, so it must not take another step, whoever is killed now.
+    process_tree::kill(subject.root);
     Ok((Outcome::Published(Box::new(manifest)), true))
 }
 

@@ -11,8 +11,8 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
-use crate::process_tree;
 use crate::sys::process;
+use crate::{network_lock, process_tree};
 
 /// The subcommand under which the binary becomes a guard.
 pub const SUBCOMMAND: &str = "guard";
@@ -37,6 +37,8 @@ pub enum Watch {
     Restore {
         /// CRIU's PID.
         criu: i32,
+        /// The PID that the root of the tree gets.
+        root: i32,
     },
     /// Nothing.
     Nothing,
@@ -46,7 +48,7 @@ impl fmt::Display for Watch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Watch::Dump { criu, root } => write!(f, "dump {criu} {root}"),
-            Watch::Restore { criu } => write!(f, "restore {criu}"),
+            Watch::Restore { criu, root } => write!(f, "restore {criu} {root}"),
             Watch::Nothing => f.write_str("nothing"),
         }
     }
@@ -65,7 +67,9 @@ impl FromStr for Watch {
         let words: Vec<&str> = line.split_ascii_whitespace().collect();
         let watch = match words.as_slice() {
             ["dump", criu, root] => pid(criu).zip(pid(root)).map(|(criu, root)| Watch::Dump { criu, root }),
-            ["restore", criu] => pid(criu).map(|criu| Watch::Restore { criu }),
+            ["restore", criu, root] => {
+                pid(criu).zip(pid(root)).map(|(criu, root)| Watch::Restore { criu, root })
+            }
             ["nothing"] => Some(Watch::Nothing),
             _ => None,
         };
@@ -135,10 +139,15 @@ pub fn stand(line: impl Read) -> io::Result<Outcome> {
         Watch::Nothing => Outcome::NothingToDo,
         Watch::Dump { criu, root } => {
             let rolled_back = end_of(criu);
-            let woken = wake(root);
+            let woken = release(root);
             Outcome::Released { rolled_back, woken }
         }
-        Watch::Restore { criu } => Outcome::Released { rolled_back: end_of(criu), woken: 0 },
+        Watch::Restore { criu, root } => {
+            let rolled_back = end_of(criu);
+            // Half made or whole: nobody is there to pass on its end. The next start restores it again.
+            process_tree::kill(root);
+            Outcome::Released { rolled_back, woken: 0 }
+        }
     })
 }
 
@@ -169,11 +178,26 @@ fn end_of(criu: i32) -> bool {
     false
 }
 
+/// Undoes what a CRIU that was killed in the midst of a dump has left. Returns how many processes were woken.
+pub fn release(root: i32) -> usize {
+    for (what, result) in [
+        ("the lock of the network", network_lock::remove()),
+        ("sockets under repair", network_lock::end_repair(&process_tree::of(root))),
+    ] {
+        match result {
+            Ok(0) => {}
+            Ok(count) => tracing::warn!(count, "CRIU left {what}, which is taken away"),
+            Err(error) => tracing::error!(%error, "{what}, if CRIU left any, cannot be taken away"),
+        }
+    }
+    wake(root)
+}
+
 /// Lets every stopped process of the tree go on. Whatever traced one is gone, so what is left is a job-control stop.
 pub fn wake(root: i32) -> usize {
     process_tree::of(root)
         .into_iter()
-        .filter(|pid| process_tree::state(*pid) == Some('T') && process::kill(*pid, libc::SIGCONT).is_ok())
+        .filter(|pid| process_tree::is_stopped(*pid) && process::kill(*pid, libc::SIGCONT).is_ok())
         .count()
 }
 
@@ -183,7 +207,9 @@ mod tests {
 
     #[test]
     fn a_watch_is_told_in_a_line() {
-        for watch in [Watch::Nothing, Watch::Restore { criu: 7 }, Watch::Dump { criu: 12, root: 10_000 }] {
+        for watch in
+            [Watch::Nothing, Watch::Restore { criu: 7, root: 10_000 }, Watch::Dump { criu: 12, root: 10_000 }]
+        {
             assert_eq!(watch.to_string().parse(), Ok(watch));
         }
         for line in ["", "dump", "dump 1 2", "dump 5 x", "dump -1 5", "kill 5"] {

@@ -21,6 +21,7 @@ pub mod launch;
 mod loopback;
 pub mod machine;
 pub mod mounts;
+pub mod network_lock;
 pub mod node_state;
 pub mod open_files;
 pub mod phase;

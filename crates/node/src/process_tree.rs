@@ -1,5 +1,7 @@
 //! The processes below one, from `/proc`.
 
+use std::time::{Duration, Instant};
+
 /// The tree below `root`, itself first. Empty where there is no such process.
 #[must_use]
 pub fn of(root: i32) -> Vec<i32> {
@@ -49,11 +51,44 @@ pub fn pid(pid: i32) -> Result<rustix::process::Pid, Gone> {
 #[error("there is no process {0}")]
 pub struct Gone(pub i32);
 
+/// Stops the whole tree below `root`. Processes that are traced are stopped once they are not any more.
+pub fn stop(root: i32) {
+    for pid in of(root) {
+        let _ = crate::sys::process::kill(pid, libc::SIGSTOP);
+    }
+}
+
+/// Whether a process is stopped, or will be as soon as nobody traces it.
+#[must_use]
+pub fn is_stopped(pid: i32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/status")).is_ok_and(|status| is_stopped_in(&status))
+}
+
 /// Ends the whole tree below `root` at once, whether it is stopped or traced.
 pub fn kill(root: i32) {
     // The root goes last: its children would become somebody else's, and no longer be found.
     for pid in of(root).into_iter().rev() {
         let _ = crate::sys::process::kill(pid, libc::SIGKILL);
+    }
+}
+
+/// Ends every descendant of this process that is not among `others`, and takes the status of those that are its
+/// children, until none is left. What is orphaned on the way is this process' child, where it is PID 1 or a subreaper.
+pub fn end_all_but(others: &[i32]) {
+    let own = std::process::id() as i32;
+    // What hangs in the kernel cannot be waited for.
+    let until = Instant::now() + Duration::from_secs(5);
+    while Instant::now() < until {
+        let left: Vec<i32> = of(own).into_iter().skip(1).filter(|pid| !others.contains(pid)).collect();
+        if left.is_empty() {
+            return;
+        }
+        for pid in left {
+            let _ = crate::sys::process::kill(pid, libc::SIGKILL);
+            // Those that are no children of ours are their parents' to wait for, and ours once these are gone.
+            let _ = crate::sys::process::ended_child(crate::sys::process::Wait::Reap(pid));
+        }
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 
@@ -63,6 +98,15 @@ fn resident_in(status: &str) -> Option<u64> {
         status.lines().find_map(|line| line.strip_prefix(key)?.split_ascii_whitespace().next()?.parse().ok())
     };
     Some((kilobytes("RssAnon:")? + kilobytes("RssShmem:")? + kilobytes("VmSwap:").unwrap_or(0)) * 1024)
+}
+
+/// Its state, or a stop among the signals that are pending (proc(5), status).
+fn is_stopped_in(status: &str) -> bool {
+    const STOP: u64 = 1 << (libc::SIGSTOP - 1);
+    let value = |key: &str| status.lines().find_map(|line| line.strip_prefix(key)).map(str::trim);
+    let pending = |key| value(key).and_then(|mask| u64::from_str_radix(mask, 16).ok()).unwrap_or(0);
+    value("State:").is_some_and(|state| state.starts_with('T'))
+        || (pending("SigPnd:") | pending("ShdPnd:")) & STOP != 0
 }
 
 fn state_in(stat: &str) -> Option<char> {
@@ -89,6 +133,18 @@ mod tests {
         let status =
             "VmRSS:\t 900 kB\nRssAnon:\t     10 kB\nRssFile:\t 800 kB\nRssShmem:\t 5 kB\nVmSwap:\t 1 kB\n";
         assert_eq!(resident_in(status), Some(16 * 1024));
+    }
+
+    #[test]
+    fn a_stop_that_is_still_to_come_counts() {
+        for (status, expected) in [
+            ("State:\tT (stopped)\nSigPnd:\t0000000000000000\nShdPnd:\t0000000000000000\n", true),
+            ("State:\tt (tracing stop)\nSigPnd:\t0000000000000000\nShdPnd:\t0000000000040000\n", true),
+            ("State:\tS (sleeping)\nSigPnd:\t0000000000000000\nShdPnd:\t0000000000004000\n", false),
+            ("", false),
+        ] {
+            assert_eq!(is_stopped_in(status), expected, "{status}");
+        }
     }
 
     #[test]

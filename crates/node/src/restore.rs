@@ -8,6 +8,7 @@ use std::io::BufWriter;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use torpor_criu::image::edit::{self, PortRemap};
 use torpor_criu::image::pagemap::{Generation, PageFlags, PagemapWriter};
@@ -28,13 +29,15 @@ use crate::phase::{Phase, Phases};
 use crate::staging::Staging;
 use crate::stored_files::FromManifest;
 use crate::streams::Streams;
-use crate::{addresses, launch};
+use crate::{addresses, launch, process_tree};
 
 pub mod check;
 mod error;
+mod watchdog;
 
 pub use check::{Misfit, Site};
 pub use error::RestoreError;
+use watchdog::Watchdog;
 
 /// CRIU's name for its log of a restore.
 const LOG: &str = "restore.log";
@@ -119,12 +122,14 @@ impl Restoration<'_> {
         }
 
         phases.enter(Phase::Restore);
-        let watch = Watch::Restore { criu: session.pid().as_raw_nonzero().get() };
+        let watch = Watch::Restore { criu: session.pid().as_raw_nonzero().get(), root: self.facts.tree.root };
         if let Err(error) = guard.watch(watch) {
             tracing::warn!(%error, "the guard is gone; the restore goes on without");
         }
         let mut terminal = None;
         let mut refusal = None;
+        let others = process_tree::of(std::process::id() as i32);
+        let watchdog = Watchdog::watch(session.process(), self.patience()).map_err(RestoreError::Watchdog)?;
         let result = session.restore(&options, &mut |notification| match notification.event {
             Event::OrphanPtsMaster => {
                 terminal = notification.take_descriptor();
@@ -139,9 +144,15 @@ impl Restoration<'_> {
             },
             _ => Verdict::Proceed,
         });
+        let bitten = watchdog.dismiss();
+        if result.is_err() {
+            // CRIU kills what it has made; one that was killed itself leaves it behind.
+            process_tree::end_all_but(&others);
+        }
         guard.dismiss();
         let restored = match (result, refusal) {
             (_, Some(error)) => return Err(error),
+            (Err(_), None) if bitten => return Err(RestoreError::TooLong { after: self.patience() }),
             (Err(error), None) => return Err(RestoreError::from(error).with_log(&staging.path().join(LOG))),
             (Ok(restored), None) => restored,
         };
@@ -149,6 +160,13 @@ impl Restoration<'_> {
         let root = restored.pid.as_raw_nonzero().get();
         self.continue_pids();
         Ok(Restored { root, terminal, files: paths })
+    }
+
+    /// How long CRIU may take: far longer than it should.
+    fn patience(&self) -> Duration {
+        const AT_LEAST: Duration = Duration::from_secs(60);
+        const SLOWEST: u64 = 20 << 20;
+        AT_LEAST + Duration::from_secs(self.manifest.sizes().logical / SLOWEST)
     }
 
     fn options(&self, images: &Path) -> RestoreOptions {
@@ -217,6 +235,13 @@ impl Restoration<'_> {
         for (number, object) in (1u32..).zip(self.manifest.memory()) {
             let pages = File::create_new(directory.join(format!("pages-{number}.img"))).map_err(&failed)?;
             let pagemap = self.repository.memory(self.manifest, object.id)?.lay_out(&pages, 0)?;
+            let present = pagemap.iter().filter(|entry| PageFlags(entry.flags).contains(PageFlags::PRESENT));
+            let expected = present.map(|entry| entry.pages * PAGE).sum::<u64>();
+            let length = pages.metadata().map_err(&failed)?.len();
+            if length != expected {
+                // CRIU 4.2.1 reads beyond the end of a file that is too short for ever.
+                return Err(RestoreError::ShortPages { number, length, expected });
+            }
             let name = match object.id.kind {
                 MemoryKind::Process => format!("pagemap-{}.img", object.id.id),
                 MemoryKind::Shared => format!("pagemap-shmem-{}.img", object.id.id),

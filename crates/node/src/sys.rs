@@ -6,3 +6,4 @@ pub(crate) mod cpuid;
 pub(crate) mod peer;
 pub(crate) mod probe;
 pub(crate) mod process;
+pub(crate) mod tcp_repair;

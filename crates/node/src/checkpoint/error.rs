@@ -47,6 +47,9 @@ pub enum CheckpointError {
     /// CRIU said that it was done without having said that everything is dumped.
     #[error("CRIU ended the dump without a word on its end")]
     NoPostDump,
+    /// CRIU was killed while it held the program.
+    #[error("CRIU {0} while it held the program")]
+    Released(torpor_criu::session::Ended),
     /// The page server's socket or thread cannot be had.
     #[error("the page server cannot be started")]
     PageSocket(#[source] io::Error),
@@ -131,6 +134,10 @@ impl CheckpointError {
             CheckpointError::Dump { diagnosis, .. } => diagnosis.remedy.to_string(),
             CheckpointError::Session(error) => error.remedy().to_owned(),
             CheckpointError::Criu(error) => error.remedy().to_owned(),
+            CheckpointError::Released(_) => {
+                "try again; if memory was short (see the kernel's log), lower --memory-budget or raise the limit"
+                    .to_owned()
+            }
             CheckpointError::NoPostDump => {
                 "run `torpor doctor` to see whether this CRIU works here".to_owned()
             }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use torpor_criu::diagnosis::{self, Diagnosis, Operation};
 use torpor_criu::image::ImageError;
@@ -71,6 +72,25 @@ pub enum RestoreError {
         #[source]
         source: io::Error,
     },
+    /// CRIU did not come to an end.
+    #[error("CRIU did not restore the program within {} s and was killed", after.as_secs())]
+    TooLong {
+        /// How long it was let.
+        after: Duration,
+    },
+    /// What would kill a CRIU that comes to no end cannot be started.
+    #[error("the watch over CRIU cannot be started")]
+    Watchdog(#[source] io::Error),
+    /// Memory was not laid out as the checkpoint says.
+    #[error("pages-{number}.img has {length} bytes where the checkpoint has {expected}")]
+    ShortPages {
+        /// The number in the file's name.
+        number: u32,
+        /// How long it is, in bytes.
+        length: u64,
+        /// How long it has to be, in bytes.
+        expected: u64,
+    },
     /// The checkpoint cannot be read.
     #[error("the checkpoint cannot be read")]
     Read(#[from] ReadError),
@@ -127,13 +147,20 @@ impl RestoreError {
             RestoreError::Status(_) => {
                 "make its directory writable, or choose another --status-file".to_owned()
             }
-            RestoreError::Guard(_) | RestoreError::Streams(_) | RestoreError::Stream(_) => {
+            RestoreError::Watchdog(_)
+            | RestoreError::Guard(_)
+            | RestoreError::Streams(_)
+            | RestoreError::Stream(_) => {
                 "raise the container's limits on processes and descriptors".to_owned()
             }
             RestoreError::Staging { .. } => "make it writable, or free space there".to_owned(),
             RestoreError::Read(error) => error.remedy().to_owned(),
             RestoreError::Sockets(error) => error.remedy().to_owned(),
-            RestoreError::Image(_) => {
+            RestoreError::TooLong { .. } => {
+                "look at the load of this machine; `torpor doctor` tells whether this CRIU works here"
+                    .to_owned()
+            }
+            RestoreError::Image(_) | RestoreError::ShortPages { .. } => {
                 "check the store with `torpor verify`, and restore an earlier generation".to_owned()
             }
             RestoreError::Layout(error) => error.remedy().to_owned(),

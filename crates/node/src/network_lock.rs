@@ -1,0 +1,230 @@
+//! What a CRIU that was killed in the midst of a dump leaves in the network: its lock, and sockets under repair.
+//!
+//! CRIU 4.2 locks connections by an nftables table called `CRIU-` and the identity of its run (`criu/netfilter.c`).
+//! Messages are those of nfnetlink (Linux, `include/uapi/linux/netfilter/nfnetlink.h` and `nf_tables.h`).
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::net::netlink::{NETFILTER, SocketAddrNetlink};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags};
+
+use crate::{process_tree, sys};
+
+/// What the names of CRIU's tables begin with.
+const PREFIX: &[u8] = b"CRIU-";
+
+const SUBSYSTEM: u16 = 10;
+const DELTABLE: u16 = SUBSYSTEM << 8 | 2;
+const NEWTABLE: u16 = SUBSYSTEM << 8;
+const GETTABLE: u16 = SUBSYSTEM << 8 | 1;
+const BATCH_BEGIN: u16 = 16;
+const BATCH_END: u16 = 17;
+const ERROR: u16 = 2;
+const DONE: u16 = 3;
+const REQUEST: u16 = 1;
+const ACKNOWLEDGE: u16 = 4;
+const DUMP: u16 = 0x300;
+/// `NFTA_TABLE_NAME`.
+const NAME: u16 = 1;
+/// `NFPROTO_UNSPEC` and `NFPROTO_INET`.
+const ANY: u8 = 0;
+const INET: u8 = 1;
+/// The header of every message, and the one of netfilter after it, in bytes.
+const HEADER: usize = 16;
+const NETFILTER_HEADER: usize = 4;
+
+/// Takes away every lock of CRIU's in this network namespace. Returns how many there were. Without nftables or the
+/// privilege to use it there are none.
+///
+/// # Errors
+/// Where there is one that cannot be taken away.
+pub fn remove() -> io::Result<usize> {
+    let unusable = |error: &io::Error| {
+        let without =
+            [libc::EPERM, libc::EPROTONOSUPPORT, libc::EAFNOSUPPORT, libc::EINVAL, libc::EOPNOTSUPP];
+        error.raw_os_error().is_some_and(|errno| without.contains(&errno))
+    };
+    let tables = match connect().and_then(|socket| tables(&socket)) {
+        Ok(tables) => tables,
+        Err(error) if unusable(&error) => return Ok(0),
+        Err(error) => return Err(error),
+    };
+    let locks: Vec<_> = tables.into_iter().filter(|name| name.starts_with(PREFIX)).collect();
+    for name in &locks {
+        delete(&connect()?, name)?;
+    }
+    Ok(locks.len())
+}
+
+/// Takes the TCP sockets of these processes out of repair mode, in which they answer nobody. Returns how many were.
+///
+/// # Errors
+/// Where one is in it and cannot be taken out.
+pub fn end_repair(processes: &[i32]) -> io::Result<usize> {
+    let mut ended = 0;
+    for pid in processes {
+        let Ok(listed) = std::fs::read_dir(format!("/proc/{pid}/fd")) else { continue };
+        let sockets = listed.flatten().filter(|entry| {
+            std::fs::read_link(entry.path())
+                .is_ok_and(|target| target.as_os_str().as_encoded_bytes().starts_with(b"socket:"))
+        });
+        for number in sockets.filter_map(|entry| entry.file_name().to_str()?.parse().ok()) {
+            // A process may close it or end at any time.
+            let Ok(socket) = descriptor_of(*pid, number) else { continue };
+            ended += usize::from(sys::tcp_repair::end(socket.as_fd())?);
+        }
+    }
+    Ok(ended)
+}
+
+fn descriptor_of(pid: i32, number: i32) -> io::Result<OwnedFd> {
+    let pid: Pid = process_tree::pid(pid).map_err(io::Error::other)?;
+    let process = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
+    Ok(rustix::process::pidfd_getfd(process, number, PidfdGetfdFlags::empty())?)
+}
+
+fn connect() -> io::Result<OwnedFd> {
+    let (family, kind) = (AddressFamily::NETLINK, SocketType::RAW);
+    let socket = rustix::net::socket_with(family, kind, SocketFlags::CLOEXEC, Some(NETFILTER))?;
+    rustix::net::bind(&socket, &SocketAddrNetlink::new(0, 0))?;
+    Ok(socket)
+}
+
+/// The names of all tables.
+fn tables(socket: &OwnedFd) -> io::Result<Vec<Vec<u8>>> {
+    rustix::net::send(socket, &message(GETTABLE, REQUEST | DUMP, 1, ANY, 0, &[]), SendFlags::empty())?;
+    let mut names = Vec::new();
+    loop {
+        let answer = receive(socket)?;
+        for (kind, body) in messages(&answer) {
+            match kind {
+                NEWTABLE => names.extend(table_name(body).map(<[u8]>::to_vec)),
+                DONE => return Ok(names),
+                ERROR => check(body)?,
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Deletes a table, in the batch of one that nftables wants.
+fn delete(socket: &OwnedFd, name: &[u8]) -> io::Result<()> {
+    let mut batch = message(BATCH_BEGIN, REQUEST, 1, ANY, SUBSYSTEM, &[]);
+    batch.extend(message(DELTABLE, REQUEST | ACKNOWLEDGE, 2, INET, 0, &attribute(NAME, name)));
+    batch.extend(message(BATCH_END, REQUEST, 3, ANY, SUBSYSTEM, &[]));
+    rustix::net::send(socket, &batch, SendFlags::empty())?;
+    let answer = receive(socket)?;
+    match messages(&answer).find(|(kind, _)| *kind == ERROR) {
+        Some((_, body)) => match check(body) {
+            // Whoever made it was faster.
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+            result => result,
+        },
+        None => Ok(()),
+    }
+}
+
+fn receive(socket: &OwnedFd) -> io::Result<Vec<u8>> {
+    let mut buffer = vec![0; 1 << 16];
+    let (length, _) = rustix::net::recv(socket, &mut buffer[..], RecvFlags::empty())?;
+    buffer.truncate(length);
+    Ok(buffer)
+}
+
+/// A message as nfnetlink has it; `resource` is in its header's last field, in network order.
+fn message(kind: u16, flags: u16, sequence: u32, family: u8, resource: u16, attributes: &[u8]) -> Vec<u8> {
+    let length = (HEADER + NETFILTER_HEADER + attributes.len()) as u32;
+    let mut message = Vec::with_capacity(length as usize);
+    message.extend(length.to_ne_bytes());
+    message.extend(kind.to_ne_bytes());
+    message.extend(flags.to_ne_bytes());
+    message.extend(sequence.to_ne_bytes());
+    message.extend(0u32.to_ne_bytes());
+    message.extend([family, 0]);
+    message.extend(resource.to_be_bytes());
+    message.extend(attributes);
+    message
+}
+
+/// An attribute with a string, with the zero and the padding that belong to it.
+fn attribute(kind: u16, text: &[u8]) -> Vec<u8> {
+    let length = 4 + text.len() + 1;
+    let mut attribute = Vec::with_capacity(length.next_multiple_of(4));
+    attribute.extend((length as u16).to_ne_bytes());
+    attribute.extend(kind.to_ne_bytes());
+    attribute.extend(text);
+    attribute.resize(length.next_multiple_of(4), 0);
+    attribute
+}
+
+/// The kinds and bodies of the messages in a datagram, as far as they are whole.
+fn messages(mut datagram: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    std::iter::from_fn(move || {
+        let length = u32::from_ne_bytes(datagram.get(..4)?.try_into().ok()?) as usize;
+        let kind = u16::from_ne_bytes(datagram.get(4..6)?.try_into().ok()?);
+        let body = datagram.get(HEADER..length)?;
+        datagram = datagram.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some((kind, body))
+    })
+}
+
+/// The name in the body of a message about a table.
+fn table_name(body: &[u8]) -> Option<&[u8]> {
+    let mut attributes = body.get(NETFILTER_HEADER..)?;
+    loop {
+        let length = usize::from(u16::from_ne_bytes(attributes.get(..2)?.try_into().ok()?));
+        let kind = u16::from_ne_bytes(attributes.get(2..4)?.try_into().ok()?);
+        let value = attributes.get(4..length)?;
+        if kind == NAME {
+            return value.split(|byte| *byte == 0).next();
+        }
+        attributes = attributes.get(length.next_multiple_of(4)..)?;
+    }
+}
+
+/// An error message carries an errno, negative, or 0 for an acknowledgement.
+fn check(body: &[u8]) -> io::Result<()> {
+    let errno = body.get(..4).and_then(|bytes| bytes.try_into().ok()).map_or(0, i32::from_ne_bytes);
+    if errno == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(errno.wrapping_neg())) }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_table_is_found_by_its_name() {
+        let mut datagram = message(NEWTABLE, 0, 1, INET, 0, &attribute(NAME, b"CRIU-1"));
+        let mut second = attribute(2, b"flags");
+        second.extend(attribute(NAME, b"filter"));
+        datagram.extend(message(NEWTABLE, 0, 1, INET, 0, &second));
+        let names: Vec<_> = messages(&datagram).map(|(kind, body)| (kind, table_name(body))).collect();
+        assert_eq!(names, [(NEWTABLE, Some(&b"CRIU-1"[..])), (NEWTABLE, Some(&b"filter"[..]))]);
+    }
+
+    #[test]
+    fn an_error_is_one_unless_it_is_zero() {
+        assert!(check(&0i32.to_ne_bytes()).is_ok());
+        assert_eq!(check(&(-libc::EPERM).to_ne_bytes()).unwrap_err().raw_os_error(), Some(libc::EPERM));
+    }
+
+    #[test]
+    fn a_socket_that_is_not_under_repair_is_left_alone() {
+        let _listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        assert_eq!(end_repair(&[std::process::id() as i32]).unwrap(), 0);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_comes_is_read_without_panic(datagram: Vec<u8>) {
+            for (_, body) in messages(&datagram) {
+                let _ = (table_name(body), check(body));
+            }
+            let _ = table_name(&datagram);
+        }
+    }
+}
