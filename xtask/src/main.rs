@@ -7,6 +7,8 @@ mod bench;
 mod chore;
 mod criu;
 mod demo;
+#[cfg(test)]
+mod links;
 mod needs;
 mod pages;
 mod test;
