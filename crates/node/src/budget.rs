@@ -49,11 +49,17 @@ pub fn decide(asked: Option<u64>, memory: Memory) -> u64 {
     asked.unwrap_or(memory.free() / 2).max(LEAST)
 }
 
-/// What a draft takes of a `budget`, when CRIU and the socket have theirs: no more than the program's `memory`, with
+/// What the table of known pages may take of a `budget`, in bytes.
+#[must_use]
+pub fn of_index(budget: u64) -> u64 {
+    (budget / 16).min(16 << 20)
+}
+
+/// What a draft takes of a `budget`, when CRIU has its share and so have the `others`: no more than the program's `memory`, with
 /// room for what it may grow by meanwhile, because all that is taken is touched before the freeze.
 #[must_use]
-pub fn of_draft(budget: u64, socket: u64, memory: u64) -> u64 {
-    let allowed = budget.saturating_sub(CRIU + socket).max(16 << 20);
+pub fn of_draft(budget: u64, others: u64, memory: u64) -> u64 {
+    let allowed = budget.saturating_sub(CRIU + others).max(16 << 20);
     allowed.min(memory + memory / 8 + (32 << 20))
 }
 

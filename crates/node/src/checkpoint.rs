@@ -98,12 +98,16 @@ pub struct Committed {
     pub frozen: Duration,
 }
 
-/// Makes a checkpoint as `order` says.
+/// Makes a checkpoint as `order` says; each phase is announced as it begins.
 ///
 /// # Errors
 /// Where it cannot be made. The program runs on then, unless CRIU was killed in the midst of it.
-pub fn checkpoint(subject: &Subject<'_>, order: &Order) -> Result<Committed, CheckpointError> {
-    let mut phases = Phases::begin(Phase::Check);
+pub fn checkpoint(
+    subject: &Subject<'_>,
+    order: &Order,
+    announce: impl Fn(Phase) + Send + 'static,
+) -> Result<Committed, CheckpointError> {
+    let mut phases = Phases::announced(Phase::Check, announce);
     let ability = Ability::of(subject.root, subject.mounts, subject.sockets)?;
     if let Some(obstacle) = ability.obstacles.first() {
         return Err(CheckpointError::Obstacle(obstacle.clone()));
@@ -345,7 +349,8 @@ fn finish_in_time(
 fn begin_draft(subject: &Subject<'_>, order: &Order, ability: &Ability) -> Result<Draft, CheckpointError> {
     let budget = budget::decide(subject.memory_budget, budget::Memory::read());
     // Both ends may hold a buffer full.
-    let memory_limit = budget::of_draft(budget, 2 * budget::SOCKET, ability.memory);
+    let index_limit = budget::of_index(budget);
+    let memory_limit = budget::of_draft(budget, 2 * budget::SOCKET + index_limit, ability.memory);
     // A program that runs on must run soon, so work waits until after the thaw; for one that ends, only the commit
     // counts, so work begins at once.
     let deferred = order.kind() != Kind::Suspend && ability.memory < memory_limit;
@@ -353,6 +358,7 @@ fn begin_draft(subject: &Subject<'_>, order: &Order, ability: &Ability) -> Resul
     let settings = DraftSettings {
         predecessor: subject.predecessor,
         memory_limit: usize::try_from(memory_limit).unwrap_or(usize::MAX),
+        index_limit: usize::try_from(index_limit).unwrap_or(usize::MAX),
         deferred,
         ..DraftSettings::default()
     };

@@ -54,11 +54,17 @@ impl fmt::Display for Phase {
 }
 
 /// How long each phase took, in order, and which one it is now.
-#[derive(Debug, Clone)]
 pub struct Phases {
     done: Vec<(Phase, Duration)>,
     current: Phase,
     since: Instant,
+    announce: Option<Box<dyn Fn(Phase) + Send>>,
+}
+
+impl fmt::Debug for Phases {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Phases({self})")
+    }
 }
 
 impl Phases {
@@ -66,7 +72,14 @@ impl Phases {
     #[must_use]
     pub fn begin(first: Phase) -> Phases {
         tracing::debug!(phase = first.name(), "begins");
-        Phases { done: Vec::new(), current: first, since: Instant::now() }
+        Phases { done: Vec::new(), current: first, since: Instant::now(), announce: None }
+    }
+
+    /// Begins with `first`, and tells `announce` of it and of every phase that follows, as it begins.
+    #[must_use]
+    pub fn announced(first: Phase, announce: impl Fn(Phase) + Send + 'static) -> Phases {
+        announce(first);
+        Phases { announce: Some(Box::new(announce)), ..Phases::begin(first) }
     }
 
     /// Ends the current phase and begins `next`.
@@ -76,6 +89,9 @@ impl Phases {
         tracing::debug!(phase = next.name(), after = ?(now - self.since), "begins");
         self.current = next;
         self.since = now;
+        if let Some(announce) = &self.announce {
+            announce(next);
+        }
     }
 
     /// The phase it is now.
@@ -118,6 +134,14 @@ impl fmt::Display for Phases {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_phase_is_announced_as_it_begins() {
+        let (told, heard) = std::sync::mpsc::channel();
+        let mut phases = Phases::announced(Phase::Find, move |phase| told.send(phase).unwrap());
+        phases.enter(Phase::Check);
+        assert_eq!(heard.try_iter().collect::<Vec<_>>(), [Phase::Find, Phase::Check]);
+    }
 
     #[test]
     fn phases_follow_each_other() {

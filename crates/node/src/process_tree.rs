@@ -2,20 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-/// The tree below `root`, itself first. Empty where there is no such process.
+use crate::open_files;
+
+/// The tree below `root`, itself first, children behind their parents. Empty where there is no such process.
 #[must_use]
 pub fn of(root: i32) -> Vec<i32> {
-    let mut tree = Vec::new();
-    let mut next = vec![root];
-    while let Some(pid) = next.pop() {
-        let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else { continue };
-        tree.push(pid);
-        for thread in threads.flatten() {
-            let children = std::fs::read_to_string(thread.path().join("children")).unwrap_or_default();
-            next.extend(children.split_ascii_whitespace().filter_map(|child| child.parse::<i32>().ok()));
-        }
-    }
-    tree
+    let tree = pid(root).ok().filter(|_| state(root).is_some()).and_then(|root| open_files::tree(root).ok());
+    tree.unwrap_or_default().into_iter().map(|pid| pid.as_raw_nonzero().get()).collect()
 }
 
 /// The state letter of a process (proc(5)): R, S, D, T, t, Z and so on. None where it is gone.

@@ -55,7 +55,12 @@ fn with_hooks(kept: &Kept, snapshot: &Snapshot, order: &Order, messages: &Sender
     let kind = word(order.kind());
     let told = |phase, outcome, generation| occasion(kept, snapshot.root, generation, phase, kind, outcome);
     hooks::run(Point::PreCheckpoint, &kept.config.hooks, &told("check", None, None), order.left())?;
-    let result = checkpoint::checkpoint(&subject(kept, snapshot, &|| decide(order, messages)), order);
+    let tell = messages.clone();
+    let announce = move |phase| {
+        let _ = tell.send(Message::Phase(phase));
+    };
+    let result =
+        checkpoint::checkpoint(&subject(kept, snapshot, &|| decide(order, messages)), order, announce);
     let (ended, outcome, generation) = match &result {
         Ok(committed) => (committed.ended, "committed", Some(committed.manifest.description().generation)),
         Err(_) => (false, "failed", None),

@@ -21,6 +21,7 @@ use crate::control::{self, Incoming, Outcome, Replier, Request};
 use crate::deadline::{Deadline, Fit, Throughput};
 use crate::http;
 use crate::node_state;
+use crate::phase::Phase;
 use crate::process_tree;
 use crate::sys::process;
 use crate::triggers::{Action, Cause, Event, Kind, RequestId, Triggers};
@@ -34,6 +35,8 @@ pub(super) enum Message {
     Incoming(Incoming),
     /// The server was asked whether the node shuts down.
     NodeState(node_state::Verdict),
+    /// A phase of the checkpoint under way begins.
+    Phase(Phase),
     /// A checkpoint is captured; the answer is what it is for.
     Deciding(Sender<Kind>),
     /// A checkpoint has come to its end.
@@ -193,6 +196,7 @@ impl EventLoop {
                 tracing::info!(suspend = verdict.suspend, reason = verdict.reason, "the node's state");
                 self.feed(Event::NodeAnswered { suspend: verdict.suspend });
             }
+            Message::Phase(phase) => self.phase_begins(phase),
             Message::Deciding(answer) => {
                 self.feed(Event::Committing);
                 let kind = self.triggers.kind_under_way().unwrap_or(Kind::Running);
@@ -208,6 +212,15 @@ impl EventLoop {
             }
         }
         Ok(None)
+    }
+
+    fn phase_begins(&mut self, phase: Phase) {
+        let elapsed = self.capture.as_ref().map_or(Duration::ZERO, |capture| capture.began.elapsed());
+        for replier in self.requests.values_mut() {
+            replier.phase(phase.name(), elapsed);
+        }
+        self.running.facts.status.phase = Some(phase.name().to_owned());
+        self.write_status();
     }
 
     /// Takes the program's status, if it has ended, and those of orphans.
@@ -241,6 +254,7 @@ impl EventLoop {
     }
 
     fn capture_done(&mut self, result: captures::Result) -> Result<Option<i32>, WrapperError> {
+        self.running.facts.status.phase = None;
         let elapsed = self.capture.take().map_or(Duration::ZERO, |capture| capture.began.elapsed());
         match result {
             Ok(committed) => {
@@ -375,6 +389,7 @@ impl EventLoop {
         }
         let snapshot = Snapshot {
             root: self.running.root,
+            // In the manifest no checkpoint is under way: what is restored from it starts without one.
             facts: self.running.facts.clone(),
             predecessor: self.running.predecessor.clone(),
         };
