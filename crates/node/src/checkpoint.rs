@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use torpor_criu::options::{AfterDump, Common, DumpOptions, ExpertOption, PageTarget};
 use torpor_criu::page_server::{self, PageServer, SocketPair};
 use torpor_criu::program::Program;
-use torpor_criu::session::{Event, Process as CriuProcess, Session, Spawn, Verdict};
+use torpor_criu::session::{DefaultConfig, Event, Process as CriuProcess, Session, Spawn, Verdict};
 use torpor_store::lineage::{Epoch, Publication};
 use torpor_store::manifest::{Description, GenerationKind};
 use torpor_store::{Draft, DraftSettings, FinishedDraft, Manifest, Repository};
@@ -67,6 +67,8 @@ pub struct Subject<'a> {
     pub criu: &'a Program,
     /// What CRIU is told besides what follows from all this.
     pub expert_options: &'a [ExpertOption],
+    /// Whether it reads its own configuration files.
+    pub default_config: DefaultConfig,
     /// The carried mounts as they were at the start.
     pub baseline: &'a Baseline,
     /// Which paths are taken besides, and which not.
@@ -160,7 +162,10 @@ impl Engine {
             page_server::socket_pair(budget::SOCKET as usize).map_err(CheckpointError::PageSocket)?;
         tracing::debug!(?granted, "the page server's socket buffers");
         let guard = Guard::start().map_err(CheckpointError::Guard)?;
-        let mut session = Session::start(subject.criu, Spawn::default().pass(criu, PAGES))?;
+        let mut session = Session::start(
+            subject.criu,
+            Spawn { default_config: subject.default_config.clone(), ..Spawn::default() }.pass(criu, PAGES),
+        )?;
         let version = criu_number(&session.version()?);
         Ok(Engine { guard, session, version, pages: ours })
     }
@@ -197,7 +202,11 @@ fn freeze(
     let Engine { mut guard, session, version, pages: ours } = engine;
     let options = dump_options(subject, order, ability, staging.path());
     let facts = Facts {
-        criu: crate::facts::Criu { version, options: options.record() },
+        criu: crate::facts::Criu {
+            version,
+            options: options.record(),
+            own_configuration: subject.default_config != DefaultConfig::Ignore,
+        },
         tcp: subject.sockets.tcp_facts(ability),
         tree: crate::facts::Tree { root: subject.root, pids: process_tree::of(subject.root) },
         addresses: crate::addresses::of_machine(),
@@ -373,7 +382,8 @@ fn dump_options(subject: &Subject<'_>, order: &Order, ability: &Ability, images:
     common.tcp_skip_in_flight = true;
     common.ext_unix_sockets = subject.sockets.external_unix;
     common.file_locks = true;
-    common.link_remap = false;
+    // Files deleted under one name that have another: CRIU gives them a name again, which the second pass takes in.
+    common.link_remap = true;
     common.cgroups = Some(torpor_criu::rpc::CgroupMode::Ignore);
     common.config.expert = subject.expert_options.to_vec();
     let after = if order.kind() == Kind::Suspend { AfterDump::End } else { AfterDump::Running };

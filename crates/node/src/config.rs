@@ -121,6 +121,8 @@ pub struct RunConfig {
     pub criu: Option<PathBuf>,
     /// Further options for CRIU, as `KEY` or `KEY=VALUE`, not yet held against the list of allowed ones.
     pub criu_options: Vec<String>,
+    /// Whether CRIU reads its own configuration files, which otherwise decide nothing here.
+    pub criu_configuration: bool,
 }
 
 /// Where checkpoints are kept.

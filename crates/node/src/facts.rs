@@ -78,6 +78,8 @@ pub struct Criu {
     pub version: u32,
     /// Options that differ from CRIU's own defaults.
     pub options: Vec<(String, String)>,
+    /// Whether it read its own configuration files besides.
+    pub own_configuration: bool,
 }
 
 /// Why a document cannot be used.

@@ -15,7 +15,7 @@ use torpor_criu::image::pagemap::{Generation, PageFlags, PagemapWriter};
 use torpor_criu::options::{Common, ExpertOption, RestoreOptions, Tcp};
 use torpor_criu::program::Program;
 use torpor_criu::rpc::CgroupMode;
-use torpor_criu::session::{Event, Pid, Session, Spawn, Verdict};
+use torpor_criu::session::{DefaultConfig, Event, Pid, Session, Spawn, Verdict};
 use torpor_store::manifest::MemoryKind;
 use torpor_store::{Manifest, Repository};
 
@@ -59,6 +59,8 @@ pub struct Restoration<'a> {
     pub criu: &'a Program,
     /// What CRIU is told besides what follows from all this.
     pub expert_options: &'a [ExpertOption],
+    /// Whether it reads its own configuration files.
+    pub default_config: DefaultConfig,
     /// What is done about each mount here.
     pub mounts: &'a MountPlan,
     /// Which paths may be written besides, and which not.
@@ -103,7 +105,8 @@ impl Restoration<'_> {
         let records = files.records();
         let paths = records.iter().map(|record| record.path.clone()).collect();
         let layout = LayoutPlan::new(records, self.mounts, self.selection)?;
-        let mut session_spawn = Spawn { pid: self.pid_out_of_the_way(), ..Spawn::default() };
+        let default_config = self.default_config.clone();
+        let mut session_spawn = Spawn { pid: self.pid_out_of_the_way(), default_config, ..Spawn::default() };
         let mut options = self.options(staging.path());
         for (number, (key, descriptor)) in (FIRST_DESCRIPTOR..).zip(streams.replacements(&self.facts.streams))
         {

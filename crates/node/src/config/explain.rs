@@ -102,6 +102,7 @@ impl RunConfig {
             "postRestore" => hooks(&self.hooks.post_restore),
             "onAppReady" => hooks(&self.hooks.on_app_ready),
             "criu" => json!(self.criu),
+            "criuConfiguration" => json!(self.criu_configuration),
             "criuOptions" => list(&self.criu_options, |option| json!(option)),
             _ => Value::Null,
         }

@@ -109,6 +109,7 @@ impl RunConfig {
             },
             criu: read.path("criu")?,
             criu_options: read.each("criuOptions", |text| Ok(text.to_owned()))?,
+            criu_configuration: read.switch("criuConfiguration")?,
             name,
             name_given,
             program,

@@ -297,6 +297,13 @@ pub const SETTINGS: &[Setting] = &[
         "none",
         "Further options for CRIU, from a list of allowed ones",
     ),
+    row(
+        "CRIU",
+        "criuConfiguration",
+        Switch,
+        "no",
+        "Let CRIU read /etc/criu/default.conf and its like, which are ignored otherwise",
+    ),
 ];
 
 /// The key out of `keys` that `typed` was probably meant to be.

@@ -92,6 +92,7 @@ fn subject<'a>(kept: &'a Kept, snapshot: &'a Snapshot, decide: &'a dyn Fn() -> K
         predecessor: snapshot.predecessor.as_ref(),
         criu: &kept.criu,
         expert_options: &kept.expert_options,
+        default_config: kept.default_config(),
         baseline: &kept.baseline,
         selection: &kept.selection,
         mounts: &kept.mounts,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use torpor_criu::image::edit::PortRemap;
 use torpor_criu::options::ExpertOption;
+use torpor_criu::session::DefaultConfig;
 use torpor_store::lineage::{self, Epoch};
 use torpor_store::{Manifest, Repository};
 
@@ -84,6 +85,15 @@ impl Kept {
             instance: super::epoch::instance(),
             config,
         })
+    }
+
+    pub(super) fn default_config(&self) -> DefaultConfig {
+        match self.config.criu_configuration {
+            false => DefaultConfig::Ignore,
+            true => DefaultConfig::Read {
+                home: std::env::var_os("HOME").unwrap_or_else(|| "/root".into()).into(),
+            },
+        }
     }
 
     pub(super) fn listen_remap(&self) -> Vec<PortRemap> {
