@@ -8,7 +8,7 @@
 use std::collections::HashSet;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
+use std::sync::{OnceLock, mpsc};
 use std::time::{Duration, Instant};
 
 use torpor_criu::options::{AfterDump, Common, DumpOptions, ExpertOption, PageTarget};
@@ -219,10 +219,11 @@ fn freeze(
 
     let criu = session.process();
     let (hand_back, handed_back) = mpsc::channel();
+    let stopped = OnceLock::new();
     let result = std::thread::scope(|scope| {
         let server = std::thread::Builder::new().name("page-server".into());
         let served = server.spawn_scoped(scope, || {
-            let mut sink = PagesIntoDraft::new(draft, order);
+            let mut sink = PagesIntoDraft::new(draft, order, &stopped);
             let served = PageServer::new(&ours).serve(&mut sink);
             drop(ours);
             let _ = hand_back.send(sink.into_draft());
@@ -230,16 +231,17 @@ fn freeze(
         });
         served.map_err(CheckpointError::PageSocket)?;
 
-        phases.enter(Phase::Freeze);
-        let since = Instant::now();
+        let mut since = Instant::now();
         let mut frozen = None;
         let mut refusal = None;
         let dumped = session.dump(&options, &mut |notification| match notification.event {
             Event::PreDump => {
-                phases.enter(Phase::Capture);
+                phases.enter(Phase::Freeze);
+                since = Instant::now();
                 Verdict::Proceed
             }
             Event::PostDump => {
+                phases.entered(Phase::Capture, stopped.get().copied().unwrap_or_else(Instant::now));
                 let result =
                     take_over(subject, order, capture, staging, phases, &handed_back, &facts, number, &criu);
                 match result {

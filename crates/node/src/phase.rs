@@ -84,11 +84,16 @@ impl Phases {
 
     /// Ends the current phase and begins `next`.
     pub fn enter(&mut self, next: Phase) {
-        let now = Instant::now();
-        self.done.push((self.current, now - self.since));
-        tracing::debug!(phase = next.name(), after = ?(now - self.since), "begins");
+        self.entered(next, Instant::now());
+    }
+
+    /// Ends the current phase and begins `next` as of `when`: for a change that another thread saw.
+    pub fn entered(&mut self, next: Phase, when: Instant) {
+        let elapsed = when.saturating_duration_since(self.since);
+        self.done.push((self.current, elapsed));
+        tracing::debug!(phase = next.name(), after = ?elapsed, "begins");
         self.current = next;
-        self.since = now;
+        self.since = when;
         if let Some(announce) = &self.announce {
             announce(next);
         }

@@ -1,6 +1,8 @@
 //! Memory from the page server into a draft.
 
 use std::io::{self, Read};
+use std::sync::OnceLock;
+use std::time::Instant;
 
 use torpor_criu::page_server::{PageFlags, PageSink, PagemapId, PagemapKind};
 use torpor_store::{Draft, MemoryId};
@@ -11,11 +13,13 @@ use super::order::Order;
 pub(super) struct PagesIntoDraft<'a> {
     draft: Draft,
     order: &'a Order,
+    /// When the first memory came: all tasks stood still then.
+    frozen: &'a OnceLock<Instant>,
 }
 
 impl<'a> PagesIntoDraft<'a> {
-    pub(super) fn new(draft: Draft, order: &'a Order) -> Self {
-        PagesIntoDraft { draft, order }
+    pub(super) fn new(draft: Draft, order: &'a Order, frozen: &'a OnceLock<Instant>) -> Self {
+        PagesIntoDraft { draft, order, frozen }
     }
 
     pub(super) fn into_draft(self) -> Draft {
@@ -25,6 +29,7 @@ impl<'a> PagesIntoDraft<'a> {
 
 impl PageSink for PagesIntoDraft<'_> {
     fn open(&mut self, _pagemap: PagemapId) -> io::Result<bool> {
+        self.frozen.get_or_init(Instant::now);
         // No parent: pages that an earlier generation has are found by their content.
         Ok(false)
     }
