@@ -6,12 +6,12 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc;
+use std::sync::mpsc::{self, Receiver, Sender};
 
 use torpor_criu::options::ExpertOption;
 use torpor_criu::program::Program;
 use torpor_store::Repository;
-use torpor_store::lineage::Ending;
+use torpor_store::lineage::{Ending, Epoch, Lineage, Record, Start};
 use torpor_store::name::Name;
 
 use crate::children::{Children, Ended};
@@ -32,7 +32,7 @@ mod start;
 pub use error::WrapperError;
 pub use program::identity;
 
-use event_loop::EventLoop;
+use event_loop::{EventLoop, Message};
 use program::Kept;
 use sign_of_life::SignOfLife;
 
@@ -67,10 +67,32 @@ pub fn run(config: RunConfig, setup: Setup) -> Result<i32, WrapperError> {
 
     let signs = sign_of_life::directory(&config);
     let (epoch, start) = epoch::begin(&repository, &config.name, &setup.surroundings, signs.as_deref())?;
-    let _alive = signs.and_then(|directory| SignOfLife::give(&directory, &start.id));
+    let alive = signs.and_then(|directory| SignOfLife::give(&directory, &start.id));
+    let lineage = Lineage::new(&repository, config.name.clone());
+    let holder = start.id.clone();
+    let code = hold(config, &setup, repository, epoch, &start, messages, inbox);
+    if let Some(alive) = alive
+        && lineage.record().is_ok_and(|record| record.is_some_and(|record| is_held_by(&record, &holder)))
+    {
+        // The end could not be recorded, so the next start must see by the lock that nobody holds the name.
+        alive.leave_behind();
+    }
+    code
+}
+
+/// Runs the program in an epoch that has begun.
+fn hold(
+    config: RunConfig,
+    setup: &Setup,
+    repository: Repository,
+    epoch: Epoch,
+    start: &Start,
+    messages: Sender<Message>,
+    inbox: Receiver<Message>,
+) -> Result<i32, WrapperError> {
     let machine = Machine::read();
     let children = Children::default();
-    let mut kept = Kept::new(config, &setup, repository, epoch, machine)?;
+    let mut kept = Kept::new(config, setup, repository, epoch, machine)?;
     let held = epoch::Held::keep(Arc::clone(&kept.epoch), start.lease, messages.clone());
     let running = match start::start(&kept, &children) {
         Ok(running) => running,
@@ -83,6 +105,11 @@ pub fn run(config: RunConfig, setup: Setup) -> Result<i32, WrapperError> {
     let code = EventLoop::new(Arc::new(kept), running, children, messages, inbox)?.run();
     drop(held);
     code
+}
+
+/// Whether a record says that this holder has the name still.
+fn is_held_by(record: &Record, id: &str) -> bool {
+    record.live_holder(jiff::Timestamp::now()).is_some_and(|holder| holder.id == id)
 }
 
 /// What the end of the program means to the name.

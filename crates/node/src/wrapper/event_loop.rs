@@ -247,7 +247,9 @@ impl EventLoop {
                 "the program ended within seconds of its restore, which counts as a failed attempt"
             ),
             Ok(_) => {}
-            Err(error) => tracing::error!(%error, "the program's end cannot be recorded"),
+            Err(error) => {
+                tracing::error!(%error, remedy = %error.remedy(), "the program's end cannot be recorded");
+            }
         }
         tracing::info!(?ended, "the program ended");
         ended.exit_code()

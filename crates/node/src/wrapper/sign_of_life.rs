@@ -18,6 +18,7 @@ use crate::config::RunConfig;
 pub(super) struct SignOfLife {
     path: PathBuf,
     _locked: File,
+    stays: bool,
 }
 
 /// Where signs of life are, for a store that is a directory.
@@ -31,9 +32,16 @@ impl SignOfLife {
     pub(super) fn give(directory: &Path, id: &str) -> Option<SignOfLife> {
         let path = directory.join(id);
         let file = lock_new(directory, &path);
-        file.inspect_err(|error| tracing::debug!(%error, "no sign of life"))
-            .ok()
-            .map(|file| SignOfLife { path, _locked: file })
+        file.inspect_err(|error| tracing::debug!(%error, "no sign of life")).ok().map(|file| SignOfLife {
+            path,
+            _locked: file,
+            stays: false,
+        })
+    }
+
+    /// Ends it as a kill would: the file stays, for the next start to see that its lock is gone.
+    pub(super) fn leave_behind(mut self) {
+        self.stays = true;
     }
 
     /// Whether the holder `id` had one on this machine, and has it no more.
@@ -52,7 +60,9 @@ impl SignOfLife {
 
 impl Drop for SignOfLife {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.path);
+        if !self.stays {
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -79,10 +89,7 @@ mod tests {
         assert!(!SignOfLife::is_gone(directory.path(), "a"), "nothing is known of it");
         let alive = SignOfLife::give(directory.path(), "a").unwrap();
         assert!(!SignOfLife::is_gone(directory.path(), "a"));
-        // What a kill leaves: the file, without its lock.
-        let left = std::fs::read(directory.path().join("a")).unwrap();
-        drop(alive);
-        std::fs::write(directory.path().join("a"), left).unwrap();
+        alive.leave_behind();
         assert!(SignOfLife::is_gone(directory.path(), "a"));
         std::fs::write(directory.path().join("b"), "another boot").unwrap();
         assert!(!SignOfLife::is_gone(directory.path(), "b"), "its lock is not this machine's");

@@ -5,6 +5,7 @@ use torpor_node::control::{ClientError, ServerError};
 use torpor_node::hooks::HookError;
 use torpor_node::http::HttpError;
 use torpor_node::status::StatusError;
+use torpor_node::wrapper::WrapperError;
 use torpor_store::gc::GcError;
 use torpor_store::lineage::LineageError;
 use torpor_store::name::NameError;
@@ -67,6 +68,7 @@ impl std::error::Error for Failure {}
 pub(crate) fn remedy(error: &anyhow::Error) -> Option<String> {
     error.chain().find_map(|cause| {
         None.or_else(|| cause.downcast_ref().and_then(|failure: &Failure| failure.remedy.clone()))
+            .or_else(|| cause.downcast_ref().and_then(WrapperError::remedy))
             .or_else(|| cause.downcast_ref().map(LineageError::remedy))
             .or_else(|| cause.downcast_ref().map(GcError::remedy))
             .or_else(|| cause.downcast_ref().map(|error: &OpenError| error.remedy().to_owned()))
@@ -90,6 +92,7 @@ fn exit(error: &anyhow::Error) -> Exit {
         .chain()
         .find_map(|cause| {
             None.or_else(|| cause.downcast_ref().map(|failure: &Failure| failure.exit))
+                .or_else(|| cause.downcast_ref().and_then(of_wrapper))
                 .or_else(|| cause.downcast_ref().map(of_lineage))
                 .or_else(|| cause.downcast_ref().map(of_collection))
                 .or_else(|| cause.downcast_ref().map(of_opening))
@@ -104,6 +107,18 @@ fn exit(error: &anyhow::Error) -> Exit {
                 .or_else(|| cause.downcast_ref().map(|_: &StatusError| Exit::Place))
         })
         .unwrap_or(Exit::Failure)
+}
+
+/// None where one of its causes decides.
+fn of_wrapper(error: &WrapperError) -> Option<Exit> {
+    match error {
+        WrapperError::Lineage(error) => Some(of_lineage(error)),
+        WrapperError::Control(error) => Some(of_server(error)),
+        WrapperError::Status(_) | WrapperError::Staging { .. } => Some(Exit::Place),
+        WrapperError::Name(_) | WrapperError::Policy(_) | WrapperError::NoProgram { .. } => Some(Exit::Usage),
+        WrapperError::Launch(error) => u8::try_from(error.exit_code()).ok().map(Exit::Program),
+        _ => None,
+    }
 }
 
 fn of_client(error: &ClientError) -> Exit {
@@ -194,6 +209,14 @@ fn of_backend(error: &BackendError) -> Exit {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_transparent_error_holds_is_found() {
+        let name = "a/b".parse().unwrap();
+        let error = anyhow::Error::new(WrapperError::Lineage(LineageError::NoSuchName { name }));
+        assert_eq!(exit(&error), Exit::NotFound);
+        assert!(remedy(&error).is_some());
+    }
 
     #[test]
     fn a_cause_is_told_once() {

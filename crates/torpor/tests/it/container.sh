@@ -38,7 +38,7 @@ ln -s /proc/self/fd "$root/dev/fd"
 for number in 0:stdin 1:stdout 2:stderr; do ln -s "/proc/self/fd/${number%:*}" "$root/dev/${number#*:}"; done
 mount -t tmpfs -o mode=1777 tmp "$root/tmp"
 mount -t tmpfs -o mode=755 run "$root/run"
-mount --bind "$dir/volume" "$root/volume"
+mount --rbind "$dir/volume" "$root/volume"
 mkdir "$root/run/old"; cd "$root"; pivot_root . run/old; umount -l /run/old; rmdir /run/old; cd /
 ip link set lo up
 for fd in /proc/self/fd/*; do

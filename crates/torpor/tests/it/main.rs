@@ -11,3 +11,4 @@ mod settings;
 mod sockets;
 mod store;
 mod streams;
+mod troubles;

@@ -28,6 +28,7 @@ while (1) {
     open(my $steps, '>>', '/volume/steps') or die;
     print $steps "$i $x\n";
     close $steps;
+    kill 11, $$ if -e '/volume/crash';
     select(undef, undef, undef, 0.01);
 }
 "#;
@@ -80,7 +81,7 @@ impl Node {
             return None;
         }
         let directory = tempfile::tempdir().unwrap();
-        std::fs::create_dir(directory.path().join("volume")).unwrap();
+        std::fs::create_dir_all(directory.path().join("volume/disk")).unwrap();
         let node = Node { directory, criu };
         std::fs::write(node.volume("program.pl"), PROGRAM).unwrap();
         std::fs::write(node.volume("init.pl"), INIT).unwrap();
@@ -94,9 +95,14 @@ impl Node {
         self.directory.path().join("volume").join(path)
     }
 
+    /// The disk that the store is on, which is the volume's unless another is mounted there.
+    pub(crate) fn disk(&self) -> PathBuf {
+        self.volume("disk")
+    }
+
     /// The store.
     pub(crate) fn store(&self) -> PathBuf {
-        self.volume("store")
+        self.disk().join("store")
     }
 
     /// Starts a container with `command` as its PID 1.
@@ -122,7 +128,7 @@ impl Node {
 
     /// The command line of `torpor run` with these options besides the usual, and a program.
     pub(crate) fn torpor(options: &[&str], program: &[&str]) -> Vec<String> {
-        let usual = ["--log", "debug", "run", "--store", "file:///volume/store", "--name", NAME];
+        let usual = ["--log", "debug", "run", "--store", "file:///volume/disk/store", "--name", NAME];
         let exit_code = SUSPENDED.to_string();
         let mut words = vec![env!("CARGO_BIN_EXE_torpor")];
         words.extend(usual);
