@@ -109,6 +109,8 @@ impl CheckpointError {
     /// Adds what CRIU's log says, where CRIU was the one that failed.
     pub(super) fn with_log(self, log: &Path) -> CheckpointError {
         match self {
+            // The log of a CRIU that was killed tells nothing of that.
+            CheckpointError::Session(SessionError::Died { .. }) => self,
             CheckpointError::Session(source) if source.refused().is_none() => match std::fs::read(log) {
                 Ok(log) => CheckpointError::Dump {
                     diagnosis: Box::new(diagnosis::diagnose(Operation::Checkpoint, &Log::from_bytes(&log))),

@@ -123,6 +123,8 @@ impl RestoreError {
     /// Adds what CRIU's log says, where CRIU was the one that failed.
     pub(super) fn with_log(self, log: &Path) -> RestoreError {
         match self {
+            // The log of a CRIU that was killed tells nothing of that.
+            RestoreError::Session(SessionError::Died { .. }) => self,
             RestoreError::Session(source) => match std::fs::read(log) {
                 Ok(log) => {
                     let diagnosis = diagnosis::diagnose(Operation::Restore, &Log::from_bytes(&log));

@@ -9,7 +9,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::node::{Container, Node, Part, state};
+use crate::node::{Container, Node, Part, send, state};
 
 /// Within which a program runs again or has ended.
 const RUNS_AGAIN: Duration = Duration::from_secs(5);
@@ -24,6 +24,101 @@ fn beside_other_programs() {
     rounds(2, Node::run_beside);
 }
 
+/// Sends each step to a peer that Torpor does not hold, and waits for the answer.
+const CLIENT: &str = r#"
+use Socket;
+socket(my $peer, PF_INET, SOCK_STREAM, 0) or die;
+connect($peer, sockaddr_in(7, INADDR_LOOPBACK)) or die;
+$peer->autoflush(1);
+my ($i, $x) = (0, 1);
+while (1) {
+    $i++;
+    $x = ($x * 69069 + 1) & 0xffffffff;
+    syswrite($peer, pack('NN', $i, $x)) == 8 or die "cannot write: $!";
+    sysread($peer, my $answer, 8) == 8 or die "cannot read: $!";
+    my ($j, $y) = unpack('NN', $answer);
+    die "$j $y is no answer to $i $x" unless $j == $i && $y == $x;
+    open(my $steps, '>>', '/volume/steps') or die;
+    print $steps "$i $x\n";
+    close $steps;
+    select(undef, undef, undef, 0.002);
+}
+"#;
+/// Answers with what it is sent, on the port for that; then starts the rest of its command line as PID 1 does.
+const PEER: &str = r#"
+use Socket;
+socket(my $listener, PF_INET, SOCK_STREAM, 0) or die;
+setsockopt($listener, SOL_SOCKET, SO_REUSEADDR, 1);
+bind($listener, sockaddr_in(7, INADDR_LOOPBACK)) or die;
+listen($listener, 9) or die;
+unless (fork // die) {
+    while (accept(my $client, $listener)) {
+        while (sysread($client, my $bytes, 8)) { syswrite($client, $bytes) }
+    }
+    exit;
+}
+close $listener;
+do '/volume/init.pl' or die;
+"#;
+
+#[test]
+fn neither_lock_nor_repair_outlives_a_kill() {
+    let Some(node) = Node::new() else { return };
+    std::fs::write(node.volume("client.pl"), CLIENT).unwrap();
+    std::fs::write(node.volume("peer.init.pl"), PEER).unwrap();
+    let seed = seed();
+    eprintln!("TORPOR_TEST_SEED={seed}");
+    let mut random = Random(seed);
+    for round in 0..36 {
+        let victims: &[Part] = [&[Part::Criu][..], &[Part::Torpor], &[Part::Criu, Part::Torpor]][round % 3];
+        let options = ["--tcp", "established", "--no-restore", "--every", "100ms"];
+        let torpor = Node::torpor(&options, &["perl", "/volume/client.pl"]);
+        let mut command = vec!["perl", "/volume/peer.init.pl"];
+        command.extend(crate::node::words(&torpor));
+        let mut container = node.start(&command);
+        // CRIU is there for the whole of a checkpoint, from before the freeze to the thaw.
+        assert!(container.until(RUNS_AGAIN, |container| container.find(Part::Criu).is_some()));
+        let after = Duration::from_micros(random.below(60_000) as u64);
+        let pids: Vec<i32> = victims.iter().filter_map(|part| container.find(*part)).collect();
+        std::thread::sleep(after);
+        for pid in pids {
+            send(pid, Signal::KILL);
+        }
+        let steps = node.steps().len();
+        // Without Torpor there are no further locks. With it there may be the next checkpoint's.
+        let gone = victims.contains(&Part::Torpor);
+        let went = container.until(RUNS_AGAIN, |container| {
+            node.steps().len() > steps + 3 && (!gone || locks(container).is_empty())
+        });
+        // A socket that CRIU was killed over answers with this until Torpor comes to it.
+        let over_repair = container.has_ended() && container.errors().contains("Operation not permitted");
+        let locks = locks(&container);
+        assert!(
+            went || over_repair,
+            "seed {seed}, round {round}: {victims:?} after {after:?}; locks {locks:?}\n{}",
+            container.errors()
+        );
+        if !container.has_ended() {
+            container.vanish();
+        }
+    }
+}
+
+/// CRIU's locks in the network of a container.
+fn locks(container: &Container) -> Vec<String> {
+    let Some(init) = container.init() else { return Vec::new() };
+    let output = std::process::Command::new("nsenter")
+        .args(["--net", "--target", &init.to_string(), "nft", "list", "tables"])
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success() || !std::path::Path::new(&format!("/proc/{init}")).exists(),
+        "{output:?}"
+    );
+    let tables = String::from_utf8_lossy(&output.stdout).into_owned();
+    tables.lines().filter(|table| table.contains("CRIU")).map(str::to_owned).collect()
+}
+
 /// What is under way when the kill comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Act {
@@ -33,7 +128,7 @@ enum Act {
 }
 
 /// One kill.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 struct Kill {
     victim: Part,
     act: Act,
@@ -57,10 +152,17 @@ impl Kill {
     }
 }
 
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok()?.parse().ok()
+}
+
+fn seed() -> u64 {
+    number("TORPOR_TEST_SEED").unwrap_or_else(|| u64::from(std::process::id()))
+}
+
 fn rounds(lane: u64, start: fn(&Node, &[&str]) -> Container) {
     let Some(node) = Node::new() else { return };
-    let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-    let seed = number("TORPOR_TEST_SEED").unwrap_or_else(|| u64::from(std::process::id()));
+    let seed = seed();
     // Both lanes together make the number that was asked for.
     let wanted = number("TORPOR_TEST_KILLS").unwrap_or(100).div_ceil(2);
     eprintln!("TORPOR_TEST_SEED={seed}");
@@ -107,7 +209,7 @@ impl Round<'_> {
     fn play(&mut self, start: fn(&Node, &[&str]) -> Container, history: &mut History) -> bool {
         let every = if self.kill.act == Act::Checkpoint { "150ms" } else { "1h" };
         let container = self.container.insert(start(self.node, &["--after-crash", "last", "--every", every]));
-        let (node, steps) = (self.node, self.steps);
+        let (node, steps, kill) = (self.node, self.steps, self.kill);
         if self.kill.act != Act::Start {
             let runs = container.until(Duration::from_secs(10), |_| node.steps().len() > steps + 2);
             assert!(runs, "the program does not run");
@@ -118,13 +220,19 @@ impl Round<'_> {
         }
         let begins = format!("begins phase=\"{}\"", self.kill.phase);
         let from = if self.kill.act == Act::Start { 0 } else { from };
+        let mut victim = None;
         let begun = container.until(Duration::from_secs(5), |container| {
+            victim = container.find(kill.victim).or(victim);
             let errors = container.errors();
             errors[from..].contains(&begins) || (from == 0 && errors.contains("starting fresh"))
         });
         assert!(begun || self.kill.act == Act::Suspend, "{begins} never comes");
-        std::thread::sleep(self.kill.after);
-        let killed = container.signal(self.kill.victim, Signal::KILL);
+        victim = victim.or_else(|| container.find(kill.victim));
+        std::thread::sleep(kill.after);
+        // CRIU and the guard come and go.
+        victim =
+            victim.filter(|pid| Part::of(*pid) == Some(kill.victim)).or_else(|| container.find(kill.victim));
+        let killed = victim.is_some_and(|pid| send(pid, Signal::KILL));
 
         self.goes_on_or_ends();
         self.started_rightly(history);
