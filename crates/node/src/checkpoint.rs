@@ -386,6 +386,8 @@ fn dump_options(subject: &Subject<'_>, order: &Order, ability: &Ability, images:
     common.file_locks = true;
     // Files deleted under one name that have another: CRIU gives them a name again, which the second pass takes in.
     common.link_remap = true;
+    common.irmap_scan_paths =
+        ability.watched.iter().filter_map(|path| path.to_str().map(str::to_owned)).collect();
     common.cgroups = Some(torpor_criu::rpc::CgroupMode::Ignore);
     common.config.expert = subject.expert_options.to_vec();
     let after = if order.kind() == Kind::Suspend { AfterDump::End } else { AfterDump::Running };

@@ -24,6 +24,7 @@ mod reading;
 mod round_trip;
 mod stat;
 mod walk;
+pub mod watched;
 mod writing;
 
 pub(crate) use reading::open_to_read as reopen;

@@ -10,6 +10,7 @@ use torpor_criu::rpc::NetworkLock;
 use super::error::CheckpointError;
 use crate::capabilities::Capabilities;
 use crate::facts;
+use crate::files::watched;
 use crate::mounts::{MountPlan, MountPolicy};
 use crate::open_files::{OpenFile, OpenFiles, OpenKind};
 use crate::tcp::{self, Connections};
@@ -33,6 +34,8 @@ pub struct Ability {
     pub open: OpenFiles,
     /// Its connections.
     pub connections: Connections,
+    /// Files it watches that CRIU must be told where to find.
+    pub watched: Vec<PathBuf>,
     /// Its memory that may have to be copied, in bytes.
     pub memory: u64,
     /// What stands in the way, worst first; nothing if it can be captured.
@@ -155,7 +158,8 @@ impl Ability {
         let connections = tcp::connections(&tcp::of_namespace(root), &held);
         let memory = process_tree::of(root).into_iter().filter_map(process_tree::resident).sum();
         let obstacles = obstacles(&open, &connections, mounts, sockets);
-        Ok(Ability { open, connections, memory, obstacles })
+        let watched = watched::paths(&open, mounts)?;
+        Ok(Ability { open, connections, watched, memory, obstacles })
     }
 }
 
