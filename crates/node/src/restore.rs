@@ -21,8 +21,8 @@ use torpor_store::{Manifest, Repository};
 
 use crate::checkpoint::criu_number;
 use crate::facts::Facts;
-use crate::files::Selection;
 use crate::files::layout::LayoutPlan;
+use crate::files::{FileRecord, Section, Selection};
 use crate::guard::{Guard, Watch};
 use crate::mounts::MountPlan;
 use crate::phase::{Phase, Phases};
@@ -103,7 +103,7 @@ impl Restoration<'_> {
             Staging::create(self.staging, "restore").map_err(RestoreError::staging(self.staging))?;
         let mut files = FromManifest::read(self.repository, self.manifest)?;
         let records = files.records();
-        let paths = records.iter().map(|record| record.path.clone()).collect();
+        let paths = carried(&records);
         let layout = LayoutPlan::new(records, self.mounts, self.selection)?;
         let default_config = self.default_config.clone();
         let mut session_spawn = Spawn { pid: self.pid_out_of_the_way(), default_config, ..Spawn::default() };
@@ -278,6 +278,12 @@ impl Restoration<'_> {
     }
 }
 
+/// The paths on carried mounts. What was carried besides is found again by its name.
+fn carried(records: &[FileRecord]) -> Vec<PathBuf> {
+    let carried = records.iter().filter(|record| record.section == Section::Carried);
+    carried.map(|record| record.path.clone()).collect()
+}
+
 /// Which old address becomes which new one: those that are gone, family by family, in order. A container has one of
 /// each family as a rule.
 fn moves(old: &[IpAddr], new: &[IpAddr]) -> Vec<(IpAddr, IpAddr)> {
@@ -298,6 +304,23 @@ fn generation_of(version: &torpor_criu::rpc::Version) -> Generation {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_what_is_on_carried_mounts_counts_as_changed() {
+        let record = |path: &str, section| FileRecord {
+            path: path.into(),
+            section,
+            kind: crate::files::FileKind::Removed,
+            mode: 0,
+            uid: 0,
+            gid: 0,
+            mtime: Default::default(),
+            atime: Default::default(),
+            xattrs: Vec::new(),
+        };
+        let records = [record("/etc/a", Section::Carried), record("/volume/b", Section::Additional)];
+        assert_eq!(carried(&records), [Path::new("/etc/a")]);
+    }
 
     #[test]
     fn an_address_that_is_gone_moves_to_one_that_is_new() {
