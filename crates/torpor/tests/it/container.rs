@@ -346,12 +346,6 @@ impl Container {
         self.wait_for(format_args!("{wanted} lines"), || (self.lines().len() >= wanted).then_some(()));
     }
 
-    /// Waits until Torpor has logged `wanted`.
-    #[track_caller]
-    pub(crate) fn wait_log(&self, wanted: &str) {
-        self.wait_for(format_args!("\"{wanted}\" in the log"), || self.log().contains(wanted).then_some(()));
-    }
-
     /// Waits until the program was restored, for the `round`th time.
     #[track_caller]
     pub(crate) fn wait_restored(&self, round: u64) {
@@ -380,7 +374,7 @@ impl Container {
     fn inside(&self, words: &[&str]) -> Output {
         let target = self.init.to_string();
         let mut command = Command::new("nsenter");
-        command.args(["--target", &target, "--mount", "--pid", "--net", "--uts", "--root", "--wd=/", "--"]);
+        command.args(["--target", &target, "--mount", "--pid", "--net", "--uts", "--root", "--"]);
         command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
         command.args(words).stdin(Stdio::null()).output().unwrap()
     }
@@ -389,6 +383,12 @@ impl Container {
     #[track_caller]
     pub(crate) fn exec(&self, words: &[&str]) -> String {
         text(&self.inside(words), words)
+    }
+
+    /// Runs `torpor` beside the program, as in a sidecar that shares its runtime directory. Returns what it printed.
+    #[track_caller]
+    pub(crate) fn torpor(&self, arguments: &[&str]) -> String {
+        self.exec(&[&[TORPOR], arguments].concat())
     }
 
     /// Runs a command beside the program until it succeeds. Returns what it printed.

@@ -9,6 +9,7 @@ mod node;
 mod programs;
 mod settings;
 mod sockets;
+mod starts;
 mod store;
 mod streams;
 mod troubles;

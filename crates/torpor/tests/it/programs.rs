@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::container::{Container, Pod};
+use crate::container::{Container, Pod, Printing};
 
 #[test]
 fn a_pipeline_loses_no_line_and_doubles_none() {
@@ -72,7 +72,7 @@ fn redis_keeps_its_data_and_its_client_comes_back() {
     let Some(pod) = Pod::with_network(&programs) else { return };
     let redis =
         ["redis-server", "--save", "", "--bind", "0.0.0.0", "--protected-mode", "no", "--dir", "/tmp"];
-    let mut client = crate::container::Printing::start(pod.network().command(&["python3", "-uc", CLIENT]));
+    let client = Printing::start(pod.network().command(&["python3", "-uc", CLIENT]));
     let start = || pod.run(&[], &redis).address("10.77.0.2").start();
     let cli = |container: &Container, words: &[&str]| {
         container.exec_until(&[&["redis-cli"], words].concat(), |answer| !answer.contains("LOADING"))

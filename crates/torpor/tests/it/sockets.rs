@@ -1,6 +1,6 @@
 //! TCP across restores: connections inside the tree, listening sockets under other addresses and ports.
 
-use crate::container::{Container, Pod};
+use crate::container::{Container, Pod, Printing};
 
 /// A child sends numbers as fast as it can; its parent takes them slowly enough that some are always on their way, and
 /// ends with 1 if one is missing or comes twice.
@@ -122,7 +122,7 @@ fn a_connection_that_leads_outside_is_closed_or_stands_in_the_way_by_policy() {
         let script =
             "until ip addr show dev out 2>/dev/null | grep -q 10.79.0.1; do sleep 0.02; done; exec \"$@\"";
         let words = ["bash", "-c", script, "wait", "python3", "-c", HOLDER];
-        let holder = crate::container::Printing::start(pod.network().command(&words));
+        let holder = Printing::start(pod.network().command(&words));
         container.wait_for("the other side", || (!holder.lines().is_empty()).then_some(()));
         holder
     };
