@@ -210,7 +210,7 @@ pub const SETTINGS: &[Setting] = &[
         "no",
         "After a restore, leave the program stopped until it gets SIGCONT",
     ),
-    row("Program", "pidBase", One("PID"), "10000, or what pid_max allows", "The lowest PID of the program"),
+    row("Program", "pidBase", One("PID"), "from 10000 up, by the name", "The lowest PID of the program"),
     row(
         "Program",
         "capabilities",

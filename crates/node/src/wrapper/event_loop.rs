@@ -268,7 +268,7 @@ impl EventLoop {
                     generation = committed.manifest.description().generation,
                     bytes,
                     new = committed.manifest.sizes().new,
-                    frozen_ms = committed.frozen.as_secs_f64() * 1000.0,
+                    frozen = format_args!("{:.1} ms", committed.frozen.as_secs_f64() * 1000.0),
                     phases = %committed.phases,
                     "checkpoint committed"
                 );

@@ -171,7 +171,10 @@ pub(super) fn launch<'a>(
         environment,
         streams: streams.for_program(),
         terminal: streams.controlling_terminal(),
-        pid_base: config.pid_base.and_then(|base| i32::try_from(base).ok()).unwrap_or_else(default_pid_base),
+        pid_base: config
+            .pid_base
+            .and_then(|base| i32::try_from(base).ok())
+            .unwrap_or_else(|| default_pid_base(&config.name.to_string(), highest_pid())),
         namespaces: Namespaces {
             ipc: config.ipc_namespace != Namespace::Off,
             time: config.time_namespace != Namespace::Off,
@@ -183,10 +186,32 @@ pub(super) fn launch<'a>(
     })
 }
 
-/// Above what Torpor and CRIU get in a container of their own, and well below the smallest usual `pid_max`.
-fn default_pid_base() -> i32 {
-    const BASE: i32 = 10_000;
+/// Above what Torpor and CRIU get in a container of their own, below `pid_max`, and for each name another: containers of
+/// a pod may share a PID namespace, and each must find its own PIDs free.
+fn default_pid_base(name: &str, most: i32) -> i32 {
+    const LOWEST: i32 = 10_000;
+    const APART: i32 = 100;
+    const BASES: u8 = 150;
+    let number = i32::from(blake3::hash(name.as_bytes()).as_bytes()[0] % BASES);
+    let lowest = LOWEST.min(most / 3);
+    (lowest + number * APART).min(most - most / 8)
+}
+
+/// The highest PID there can be here.
+fn highest_pid() -> i32 {
     let most = std::fs::read_to_string("/proc/sys/kernel/pid_max").ok();
-    let most = most.and_then(|text| text.trim().parse::<i32>().ok()).unwrap_or(32_768);
-    BASE.min(most / 3)
+    most.and_then(|text| text.trim().parse().ok()).unwrap_or(32_768)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_has_pids_of_its_own_below_the_highest() {
+        let (web, redis) = (default_pid_base("pod/web", 32_768), default_pid_base("pod/redis", 32_768));
+        assert_ne!(web, redis);
+        assert!([web, redis].iter().all(|base| (10_000..25_000).contains(base)), "{web} {redis}");
+        assert!((100..400).contains(&default_pid_base("pod/web", 400)));
+    }
 }
