@@ -92,6 +92,13 @@ impl Capabilities {
         NAMES.iter().position(|known| *known == name).is_some_and(|number| self.0 & (1 << number) != 0)
     }
 
+    /// Whether CRIU must be told that it lacks what it takes for granted of root. It then leaves out what it cannot do,
+    /// such as the limits of others, instead of failing there.
+    #[must_use]
+    pub fn needs_unprivileged_criu(self, root: bool) -> bool {
+        !(root && ["sys_admin", "net_admin", "sys_time"].iter().all(|name| self.has(name)))
+    }
+
     /// What this thread may do now.
     #[must_use]
     pub fn effective() -> Capabilities {
@@ -145,6 +152,14 @@ mod tests {
         assert_eq!(set.bits(), 1 << 21 | 1 << 40);
         assert_eq!(set.to_string(), "sys_admin,checkpoint_restore");
         assert_eq!("x".parse::<Capabilities>(), Err(UnknownCapability("x".into())));
+    }
+
+    #[test]
+    fn criu_takes_root_with_three_capabilities_for_privileged() {
+        let three: Capabilities = "sys_admin,net_admin,sys_time".parse().unwrap();
+        assert!(!three.needs_unprivileged_criu(true));
+        assert!(three.needs_unprivileged_criu(false));
+        assert!("sys_admin,net_admin".parse::<Capabilities>().unwrap().needs_unprivileged_criu(true));
     }
 
     #[test]

@@ -19,6 +19,7 @@ use torpor_store::lineage::{Epoch, Publication};
 use torpor_store::manifest::{Description, GenerationKind};
 use torpor_store::{Draft, DraftSettings, FinishedDraft, Manifest, Repository};
 
+use crate::capabilities::Capabilities;
 use crate::facts::Facts;
 use crate::files;
 use crate::files::baseline::Baseline;
@@ -207,7 +208,7 @@ fn freeze(
             options: options.record(),
             own_configuration: subject.default_config != DefaultConfig::Ignore,
         },
-        tcp: subject.sockets.tcp_facts(ability),
+        tcp: subject.sockets.tcp_facts(ability, order.kind()),
         tree: crate::facts::Tree { root: subject.root, pids: process_tree::of(subject.root) },
         addresses: crate::addresses::of_machine(),
         ..subject.facts.clone()
@@ -376,10 +377,17 @@ fn begin_draft(subject: &Subject<'_>, order: &Order, ability: &Ability) -> Resul
     Ok(subject.repository.draft(settings)?)
 }
 
+/// Whether CRIU works without what root usually has; see [`Capabilities::needs_unprivileged_criu`].
+#[must_use]
+pub fn unprivileged() -> bool {
+    Capabilities::effective().needs_unprivileged_criu(rustix::process::geteuid().is_root())
+}
+
 fn dump_options(subject: &Subject<'_>, order: &Order, ability: &Ability, images: &Path) -> DumpOptions {
     let mut common = Common::new(images);
     common.log_file = Some(LOG.to_owned());
-    common.tcp = subject.sockets.dump_option();
+    common.tcp = subject.sockets.dump_option(order.kind());
+    common.unprivileged = unprivileged();
     common.network_lock = subject.sockets.network_lock(ability);
     common.tcp_skip_in_flight = true;
     common.ext_unix_sockets = subject.sockets.external_unix;

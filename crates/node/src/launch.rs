@@ -27,8 +27,10 @@ pub struct Launch<'a> {
     pub terminal: Option<BorrowedFd<'a>>,
     /// The PID to start at, where privileges allow; the following free one if it is taken.
     pub pid_base: i32,
-    /// Namespaces it should have of its own.
+    /// Namespaces it should have of its own, where privileges allow.
     pub namespaces: Namespaces,
+    /// Those without which it must not start.
+    pub required: Namespaces,
     /// Capabilities it must not have.
     pub without: Capabilities,
 }
@@ -166,6 +168,9 @@ impl Launch<'_> {
     fn clone_as_far_as_allowed(&self, child: &mut Child) -> io::Result<(process::Held, Namespaces, bool)> {
         let mut last = io::Error::from_raw_os_error(libc::EPERM);
         for namespaces in self.namespaces.most_to_none() {
+            if !namespaces.has(self.required) {
+                continue;
+            }
             child.clone_flags = namespaces.clone_flags();
             for offset in 0..PID_TRIES {
                 child.pid = Some(self.pid_base + offset);
@@ -203,6 +208,10 @@ impl Namespaces {
     /// All that Torpor gives a program.
     pub const ALL: Namespaces = Namespaces { ipc: true, time: true };
 
+    fn has(self, required: Namespaces) -> bool {
+        (self.ipc || !required.ipc) && (self.time || !required.time)
+    }
+
     fn clone_flags(self) -> u64 {
         (if self.ipc { CLONE_NEWIPC } else { 0 }) | (if self.time { CLONE_NEWTIME } else { 0 })
     }
@@ -219,11 +228,15 @@ impl Namespaces {
     }
 }
 
-/// Lets the system give out PIDs from `pid` on, so that the program's children get PIDs above Torpor's too.
+/// Lets the system give out PIDs from `pid` on, so that the program's children get PIDs above Torpor's too. Only in a PID
+/// namespace of our own: elsewhere, others would get PIDs from the program's range.
 ///
 /// # Errors
-/// Where `/proc/sys/kernel/ns_last_pid` may not be written.
+/// Where Torpor is not PID 1, or `/proc/sys/kernel/ns_last_pid` may not be written.
 pub fn continue_pids_after(pid: i32) -> io::Result<()> {
+    if std::process::id() != 1 {
+        return Err(io::ErrorKind::Unsupported.into());
+    }
     std::fs::write("/proc/sys/kernel/ns_last_pid", pid.to_string())
 }
 
@@ -265,6 +278,7 @@ mod tests {
             terminal: None,
             pid_base: 21_000,
             namespaces: Namespaces::ALL,
+            required: Namespaces::NONE,
             without: Capabilities::NONE,
         }
         .start()
@@ -301,6 +315,7 @@ mod tests {
                 terminal: None,
                 pid_base: 21_500,
                 namespaces: Namespaces::NONE,
+                required: Namespaces::NONE,
                 without: Capabilities::NONE,
             }
             .start()

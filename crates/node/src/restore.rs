@@ -175,6 +175,7 @@ impl Restoration<'_> {
     fn options(&self, images: &Path) -> RestoreOptions {
         let mut common = Common::new(images);
         common.log_file = Some(LOG.to_owned());
+        common.unprivileged = crate::checkpoint::unprivileged();
         common.tcp = if self.facts.tcp.captured { Tcp::Established } else { Tcp::Close };
         common.tcp_skip_in_flight = true;
         common.ext_unix_sockets = self.external_unix;

@@ -14,6 +14,7 @@ use crate::files::watched;
 use crate::mounts::{MountPlan, MountPolicy};
 use crate::open_files::{OpenFile, OpenFiles, OpenKind};
 use crate::tcp::{self, Connections};
+use crate::triggers::Kind;
 use crate::{config, process_tree};
 
 /// How sockets with a peer outside are treated.
@@ -100,8 +101,8 @@ impl Obstacle {
     pub fn remedy(&self) -> &'static str {
         match self {
             Obstacle::IoUring { .. } => {
-                "let the program do without io_uring (for Node.js set UV_USE_IO_URING=0), or block it with the seccomp \
-                 profile that Torpor ships, so that the program falls back"
+                "let the program do without io_uring: for Node.js set UV_USE_IO_URING=0; on a whole machine, \
+                 `sysctl kernel.io_uring_disabled=2` makes programs fall back"
             }
             Obstacle::Connected { .. } => {
                 "let them be closed with --tcp close, or close them in a preCheckpoint hook"
@@ -129,8 +130,13 @@ impl Sockets {
 
     /// What CRIU is told. Connections inside the tree are always kept, so all are captured where that is possible at
     /// all; which of them to close is decided at the restore, when both ends are known.
-    pub(super) fn dump_option(self) -> Tcp {
-        if self.repair { Tcp::Established } else { Tcp::Close }
+    /// What is restored many times has no connections: several could not share one.
+    pub(super) fn dump_option(self, kind: Kind) -> Tcp {
+        if self.captures_connections(kind) { Tcp::Established } else { Tcp::Close }
+    }
+
+    fn captures_connections(self, kind: Kind) -> bool {
+        self.repair && kind != Kind::Template
     }
 
     /// A lock keeps peers from noticing that the program is away, which matters only where they are to find it again.
@@ -141,9 +147,10 @@ impl Sockets {
     }
 
     /// What a manifest says about it.
-    pub(super) fn tcp_facts(self, ability: &Ability) -> facts::Tcp {
-        let inside = ability.connections.inside.len();
-        facts::Tcp { captured: self.repair, inside, close_outside: self.tcp != config::Tcp::Established }
+    pub(super) fn tcp_facts(self, ability: &Ability, kind: Kind) -> facts::Tcp {
+        let captured = self.captures_connections(kind);
+        let inside = if captured { ability.connections.inside.len() } else { 0 };
+        facts::Tcp { captured, inside, close_outside: self.tcp != config::Tcp::Established }
     }
 }
 

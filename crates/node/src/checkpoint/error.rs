@@ -34,9 +34,8 @@ pub enum CheckpointError {
     Dump {
         /// What the log says.
         diagnosis: Box<Diagnosis>,
-        /// What CRIU answered.
-        #[source]
-        source: Box<SessionError>,
+        /// What CRIU answered: no cause of its own, because it quotes the log's first error, whatever that is.
+        answer: Box<SessionError>,
     },
     /// CRIU failed before it wrote a log.
     #[error("CRIU cannot dump the program")]
@@ -114,7 +113,7 @@ impl CheckpointError {
             CheckpointError::Session(source) if source.refused().is_none() => match std::fs::read(log) {
                 Ok(log) => CheckpointError::Dump {
                     diagnosis: Box::new(diagnosis::diagnose(Operation::Checkpoint, &Log::from_bytes(&log))),
-                    source: Box::new(source),
+                    answer: Box::new(source),
                 },
                 Err(_) => CheckpointError::Session(source),
             },

@@ -130,7 +130,10 @@ pub(super) fn set_metadata(
     let link = magic_link(&handle);
     if !matches!(record.kind, FileKind::Symlink { .. }) {
         let mode = Mode::from_raw_mode(record.mode & 0o7777);
-        rustix::fs::chmodat(rustix::fs::CWD, link.as_str(), mode, AtFlags::empty())?;
+        match rustix::fs::chmodat(rustix::fs::CWD, link.as_str(), mode, AtFlags::empty()) {
+            Err(Errno::PERM) => lost = Some(Lost::Owner),
+            done => done?,
+        }
     }
     // What is there already may have attributes of its own.
     for there in read_xattrs(&handle)? {
@@ -157,7 +160,11 @@ pub(super) fn set_metadata(
 pub(super) fn set_times(directory: &OwnedFd, name: &CStr, record: &FileRecord) -> io::Result<()> {
     let (last_access, last_modification) = (record.atime.to_timespec(), record.mtime.to_timespec());
     let times = Timestamps { last_access, last_modification };
-    Ok(rustix::fs::utimensat(directory, name, &times, AtFlags::SYMLINK_NOFOLLOW)?)
+    match rustix::fs::utimensat(directory, name, &times, AtFlags::SYMLINK_NOFOLLOW) {
+        // Only its owner may; that somebody else owns it was found before.
+        Err(Errno::PERM | Errno::ACCESS) => Ok(()),
+        done => Ok(done?),
+    }
 }
 
 pub(super) fn open_handle(directory: impl AsFd, name: &CStr) -> rustix::io::Result<OwnedFd> {

@@ -32,9 +32,8 @@ pub enum RestoreError {
     Restore {
         /// What the log says.
         diagnosis: Box<Diagnosis>,
-        /// What CRIU answered.
-        #[source]
-        source: Box<SessionError>,
+        /// What CRIU answered: no cause of its own, because it quotes the log's first error, whatever that is.
+        answer: Box<SessionError>,
     },
     /// CRIU failed before it wrote a log.
     #[error("CRIU cannot restore the program")]
@@ -128,7 +127,7 @@ impl RestoreError {
             RestoreError::Session(source) => match std::fs::read(log) {
                 Ok(log) => {
                     let diagnosis = diagnosis::diagnose(Operation::Restore, &Log::from_bytes(&log));
-                    RestoreError::Restore { diagnosis: Box::new(diagnosis), source: Box::new(source) }
+                    RestoreError::Restore { diagnosis: Box::new(diagnosis), answer: Box::new(source) }
                 }
                 Err(_) => RestoreError::Session(source),
             },

@@ -177,7 +177,12 @@ pub(super) fn launch<'a>(
             .unwrap_or_else(|| default_pid_base(&config.name.to_string(), highest_pid())),
         namespaces: Namespaces {
             ipc: config.ipc_namespace != Namespace::Off,
-            time: config.time_namespace != Namespace::Off,
+            // Its clocks can be set at a restore with CAP_SYS_TIME only.
+            time: config.time_namespace != Namespace::Off && Capabilities::effective().has("sys_time"),
+        },
+        required: Namespaces {
+            ipc: config.ipc_namespace == Namespace::On,
+            time: config.time_namespace == Namespace::On,
         },
         without: match config.capabilities {
             config::Capabilities::Drop => Capabilities::TORPORS_OWN,

@@ -190,8 +190,15 @@ fn fresh(kept: &Kept, children: &Children, because: &Reason) -> Result<Running, 
     let launched = program::launch(&kept.config, &streams, Vec::new())?.start()?;
     if !launched.namespaces.time && kept.config.time_namespace != crate::config::Namespace::Off {
         tracing::warn!(
-            "no time namespace without CAP_SYS_ADMIN: after a restore on a machine with another uptime the program \
+            "no time namespace without CAP_SYS_ADMIN and CAP_SYS_TIME: after a restore on a machine with another uptime the program \
              will see its monotonic clock jump"
+        );
+    }
+    if kept.config.capabilities == crate::config::Capabilities::Drop
+        && !Capabilities::effective().has("setpcap")
+    {
+        tracing::warn!(
+            "without CAP_SETPCAP the program keeps the capabilities that were granted for Torpor's sake"
         );
     }
     let streams_kinds = streams.kinds.clone();
