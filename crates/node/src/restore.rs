@@ -119,6 +119,8 @@ impl Restoration<'_> {
         let version = session.version()?;
         check::criu(self.facts, criu_number(&version)).map_err(RestoreError::Misfit)?;
         self.lay_out_images(staging.path(), generation_of(&version))?;
+        // Dropped on any failure from here on, which puts back what was there.
+        let before = layout.before()?;
         let report = layout.apply(&mut files)?;
         for (path, lost) in &report.lost {
             tracing::warn!(path = %path.display(), ?lost, "a file could not be put back exactly");
@@ -159,6 +161,7 @@ impl Restoration<'_> {
             (Err(error), None) => return Err(RestoreError::from(error).with_log(&staging.path().join(LOG))),
             (Ok(restored), None) => restored,
         };
+        before.release();
         phases.enter(Phase::GoOn);
         let root = restored.pid.as_raw_nonzero().get();
         self.continue_pids();

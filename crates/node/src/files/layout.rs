@@ -16,6 +16,9 @@ use crate::mounts::{MountPlan, MountPolicy};
 mod act;
 #[cfg(test)]
 mod tests;
+mod undo;
+
+pub use undo::Before;
 
 /// Why files cannot be put back. The first five come before anything is touched.
 #[derive(Debug, thiserror::Error)]

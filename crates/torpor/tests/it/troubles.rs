@@ -234,6 +234,42 @@ fn falls_back(node: &Node, object: &str) -> String {
 }
 
 #[test]
+fn a_restore_that_fails_leaves_no_files() {
+    let Some(node) = Node::new() else { return };
+    let program = r#"
+        open(my $read, '<', '/volume/read') or print "nothing to read\n";
+        if (-e '/etc/torpor-trace') { print "traces\n" } else { print "clean\n" }
+        open(my $trace, '>', '/etc/torpor-trace'); close $trace;
+        $| = 1;
+        while (1) { print "on\n"; select(undef, undef, undef, 0.02) }
+    "#;
+    std::fs::write(node.volume("traces.pl"), program).unwrap();
+    std::fs::write(node.volume("read"), "").unwrap();
+    let start = |options: &[&str]| {
+        let command = Node::torpor(options, &["perl", "/volume/traces.pl"]);
+        node.start(&crate::node::words(&command))
+    };
+    let runs = |container: &mut Container| {
+        assert!(
+            container.until(LONG, |container| container.output().contains("on\n")),
+            "{}",
+            container.errors()
+        );
+    };
+    let mut container = start(&[]);
+    runs(&mut container);
+    assert!(container.signal(Part::Torpor, Signal::TERM));
+    assert_eq!(container.ends().code(), Some(SUSPENDED), "{}", container.errors());
+
+    // CRIU comes to know that this is gone when the files of the container are there already.
+    std::fs::remove_file(node.volume("read")).unwrap();
+    let mut container = start(&[]);
+    runs(&mut container);
+    container.line_with(&["ERROR", "cannot restore", "generation=1", "/volume/read", "remedy="]);
+    assert!(container.output().starts_with("nothing to read\nclean\n"), "{}", container.output());
+}
+
+#[test]
 fn a_key_that_is_wrong() {
     let Some(node) = Node::new() else { return };
     for (name, byte) in [("right", 1), ("wrong", 2)] {

@@ -29,11 +29,12 @@ impl LayoutPlan {
             report: LayoutReport::default(),
             times: BTreeMap::new(),
         };
-        for (step, path) in &self.steps {
-            let Some(record) = self.records.get(path) else { continue };
-            act.step(*step, record, source).map_err(|(path, source)| LayoutError::Write { path, source })?;
-        }
-        act.put_times_back()?;
+        let steps = self.steps.iter().filter_map(|(step, path)| Some((*step, self.records.get(path)?)));
+        let done = steps.into_iter().try_for_each(|(step, record)| act.step(step, record, source));
+        // Also after an error: who undoes the layout, or does it again, finds the times of before.
+        let times = act.put_times_back();
+        done.map_err(|(path, source)| LayoutError::Write { path, source })?;
+        times?;
         Ok(act.report)
     }
 
