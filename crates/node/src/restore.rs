@@ -141,7 +141,11 @@ impl Restoration<'_> {
                 Verdict::Proceed
             }
             Event::PostRestore => match about_to_run() {
-                Ok(()) => Verdict::Proceed,
+                Ok(()) => {
+                    // Before the program runs: the first child it starts may be long-lived.
+                    self.continue_pids();
+                    Verdict::Proceed
+                }
                 Err(error) => {
                     refusal = Some(error);
                     Verdict::Refuse
@@ -164,7 +168,6 @@ impl Restoration<'_> {
         before.release();
         phases.enter(Phase::GoOn);
         let root = restored.pid.as_raw_nonzero().get();
-        self.continue_pids();
         Ok(Restored { root, terminal, files: paths })
     }
 
