@@ -6,18 +6,23 @@
 
 use std::cell::{Cell, RefCell};
 use std::fmt::Display;
-use std::io::{BufRead, BufReader, Read};
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use rustix::termios::{Winsize, tcsetwinsize};
 use tempfile::TempDir;
+
+mod lines;
+mod network;
+mod terminal;
+
+pub(crate) use lines::Printing;
+pub(crate) use network::Network;
+pub(crate) use terminal::Terminal;
+
+use lines::Lines;
 
 /// How long anything may take before a test fails.
 const LIMIT: Duration = Duration::from_secs(40);
@@ -208,7 +213,7 @@ impl Start<'_> {
         drop(command);
         let (lines, log) = match terminal {
             Some(terminal) => {
-                let both = Lines::of(Some(std::fs::File::from(terminal.master.try_clone().unwrap())));
+                let both = Lines::of(Some(terminal.output()));
                 (both.clone(), both)
             }
             None => (Lines::of(child.stdout.take()), Lines::of(child.stderr.take())),
@@ -217,70 +222,9 @@ impl Start<'_> {
             Container { child: RefCell::new(child), init: 0, lines, log, ended: Cell::new(None) };
         container.init = container.wait_for("PID 1 of the container", || container.find_init());
         if let Some(address) = address {
-            pod.network().join(&container, &address);
+            pod.network().join(container.init, &address);
         }
         container
-    }
-}
-
-/// A terminal of the test's own.
-#[derive(Clone)]
-pub(crate) struct Terminal {
-    pub(crate) master: Arc<OwnedFd>,
-}
-
-impl Terminal {
-    pub(crate) fn new(rows: u16, columns: u16) -> Terminal {
-        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
-        grantpt(&master).unwrap();
-        unlockpt(&master).unwrap();
-        let terminal = Terminal { master: Arc::new(master) };
-        terminal.resize(rows, columns);
-        terminal
-    }
-
-    /// Whoever has it open is told.
-    pub(crate) fn resize(&self, rows: u16, columns: u16) {
-        let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
-        tcsetwinsize(&*self.master, size).unwrap();
-    }
-
-    /// What somebody types.
-    pub(crate) fn type_in(&self, text: &str) {
-        rustix::io::write(&*self.master, text.as_bytes()).unwrap();
-    }
-
-    fn slave(&self) -> Stdio {
-        let name = ptsname(&*self.master, Vec::new()).unwrap();
-        let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::NOCTTY;
-        rustix::fs::open(name, flags, rustix::fs::Mode::empty()).unwrap().into()
-    }
-}
-
-/// Lines that somebody prints, taken by a thread.
-#[derive(Clone)]
-struct Lines {
-    so_far: Arc<Mutex<Vec<String>>>,
-    complete: Arc<Mutex<bool>>,
-}
-
-impl Lines {
-    fn of(stream: Option<impl Read + Send + 'static>) -> Lines {
-        let lines = Lines { so_far: Arc::default(), complete: Arc::new(Mutex::new(stream.is_none())) };
-        if let Some(stream) = stream {
-            let taken = lines.clone();
-            std::thread::spawn(move || {
-                for line in BufReader::new(stream).split(b'\n').map_while(Result::ok) {
-                    taken.so_far.lock().unwrap().push(String::from_utf8_lossy(&line).into_owned());
-                }
-                *taken.complete.lock().unwrap() = true;
-            });
-        }
-        lines
-    }
-
-    fn get(&self) -> Vec<String> {
-        self.so_far.lock().unwrap().clone()
     }
 }
 
@@ -320,8 +264,8 @@ impl Container {
                 return found;
             }
             if let Some(code) = ended
-                && *self.lines.complete.lock().unwrap()
-                && *self.log.complete.lock().unwrap()
+                && self.lines.are_complete()
+                && self.log.are_complete()
             {
                 if let Some(found) = look() {
                     return found;
@@ -474,7 +418,7 @@ impl Container {
     pub(crate) fn wait(&self) -> i32 {
         let since = Instant::now();
         loop {
-            let complete = *self.lines.complete.lock().unwrap() && *self.log.complete.lock().unwrap();
+            let complete = self.lines.are_complete() && self.log.are_complete();
             if let Some(code) = self.try_wait().filter(|_| complete) {
                 return code;
             }
@@ -524,89 +468,10 @@ fn number_inside(pid: i32) -> Option<i32> {
     status.lines().find_map(|line| line.strip_prefix("NSpid:"))?.split_whitespace().last()?.parse().ok()
 }
 
-/// A network of its own that containers are connected to, one at a time; whoever is in it is outside.
-pub(crate) struct Network {
-    holder: Child,
-}
-
-impl Network {
-    fn new() -> Network {
-        let script = "ip link set lo up && echo && exec sleep infinity";
-        let mut command = Command::new("unshare");
-        command.args(["--net", "--kill-child", "bash", "-c", script]).stdout(Stdio::piped());
-        let mut holder = command.spawn().unwrap();
-        let mut ready = String::new();
-        BufReader::new(holder.stdout.take().unwrap()).read_line(&mut ready).unwrap();
-        Network { holder }
-    }
-
-    /// A command in it.
-    pub(crate) fn command(&self, words: &[&str]) -> Command {
-        let mut command = Command::new("nsenter");
-        command.args(["--target", &self.holder.id().to_string(), "--net", "--"]).args(words);
-        command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
-        command
-    }
-
-    fn join(&self, container: &Container, address: &str) {
-        let (prefix, _) = address.rsplit_once('.').unwrap();
-        let script = format!(
-            "set -e; ip link del out 2>/dev/null || true
-            ip link add out type veth peer name eth0 netns {init}
-            ip addr add {prefix}.1/24 dev out; ip link set out up
-            nsenter --target {init} --net ip addr add {address}/24 dev eth0
-            nsenter --target {init} --net ip link set eth0 up",
-            init = container.init
-        );
-        let output = self.command(&["bash", "-c", &script]).output().unwrap();
-        text(&output, &["ip"]);
-    }
-}
-
-impl Drop for Network {
-    fn drop(&mut self) {
-        let _ = self.holder.kill();
-        let _ = self.holder.wait();
-    }
-}
-
 /// What a command printed; it must have succeeded.
 #[track_caller]
 fn text(output: &Output, words: &[&str]) -> String {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     assert!(output.status.success(), "{words:?}: {}{}", text(&output.stdout), text(&output.stderr));
     text(&output.stdout)
-}
-
-/// A process outside whose lines are taken.
-pub(crate) struct Printing {
-    child: Child,
-    lines: Lines,
-}
-
-impl Printing {
-    pub(crate) fn start(mut command: Command) -> Printing {
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
-        let lines = Lines::of(child.stdout.take());
-        Printing { child, lines }
-    }
-
-    /// What it has printed so far.
-    pub(crate) fn lines(&self) -> Vec<String> {
-        self.lines.get()
-    }
-
-    /// Kills it; what it printed before.
-    pub(crate) fn stop(mut self) -> Vec<String> {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-        self.lines()
-    }
-}
-
-impl Drop for Printing {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }

@@ -272,3 +272,11 @@ fn shared_memory_stays_shared() {
     let spread = counts.iter().map(|counts| counts.iter().max().unwrap() - counts.iter().min().unwrap());
     assert!(spread.max() < Some(20), "they count together: {counts:?}");
 }
+
+#[test]
+fn no_child_that_is_started_after_a_restore_has_a_pid_from_torpors_range() {
+    let Some(pod) = Pod::new(&[]) else { return };
+    let script = "while :; do (echo $BASHPID); sleep 0.002 & (echo $BASHPID); wait; done";
+    let pids = pod.three_rounds(&[], &["bash", "-c", script], |container, _| container.wait_more_lines(20));
+    assert!(pids.iter().all(|pid| pid.parse::<i32>().unwrap() > 10_000), "{pids:?}");
+}
