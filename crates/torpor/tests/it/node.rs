@@ -129,10 +129,10 @@ impl Node {
     /// The command line of `torpor run` with these options besides the usual, and a program.
     pub(crate) fn torpor(options: &[&str], program: &[&str]) -> Vec<String> {
         let usual = ["--log", "debug", "run", "--store", "file:///volume/disk/store", "--name", NAME];
-        let exit_code = SUSPENDED.to_string();
+        let (exit_code, pid) = (SUSPENDED.to_string(), FIRST_PID.to_string());
         let mut words = vec![env!("CARGO_BIN_EXE_torpor")];
         words.extend(usual);
-        words.extend(["--exit-code", exit_code.as_str()]);
+        words.extend(["--exit-code", exit_code.as_str(), "--pid-base", pid.as_str()]);
         words.extend(options);
         words.push("--");
         words.extend(program);
@@ -183,15 +183,20 @@ impl Node {
             .unwrap()
     }
 
-    /// The generations in the name's record, oldest first. None where there is no record yet.
+    /// The generations in the name's record that a fresh start has not put behind, oldest first. None where there is no
+    /// record yet.
     pub(crate) fn generations(&self) -> Vec<Value> {
         let output = self.ask(&format!("show {NAME} --output json"));
         if !output.status.success() {
             return Vec::new();
         }
         let mut shown: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let floor = shown["record"]["floor"].as_u64();
         match shown["record"]["generations"].take() {
-            Value::Array(generations) => generations,
+            Value::Array(mut generations) => {
+                generations.retain(|generation| generation["number"].as_u64() >= floor);
+                generations
+            }
             _ => Vec::new(),
         }
     }
