@@ -55,7 +55,8 @@ impl Surroundings {
             |name| std::env::var(name).ok(),
             host,
             rustix::process::geteuid().is_root(),
-            std::env::current_dir()?,
+            // A directory that was removed, or left behind by entering another mount namespace, has no name but this.
+            std::env::current_dir().unwrap_or_else(|_| "/proc/self/cwd".into()),
         ))
     }
 

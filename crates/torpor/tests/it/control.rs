@@ -61,6 +61,21 @@ fn a_checkpoint_is_asked_for_by_name_or_without() {
 }
 
 #[test]
+fn a_current_directory_that_is_gone_is_in_nobodys_way() {
+    let wrapper = wrapper(done());
+    let gone = tempfile::tempdir().unwrap();
+    let script = format!(
+        "cd {} && rmdir $PWD && exec {} checkpoint",
+        gone.path().display(),
+        assert_cmd::cargo::cargo_bin!("torpor").display()
+    );
+    let mut command = Command::new("sh");
+    command.env_remove("TORPOR_NAME").env("TORPOR_RUNTIME_DIR", wrapper.runtime_dir.path());
+    let output = command.args(["-c", &script]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
 fn a_checkpoint_as_json() {
     let wrapper = wrapper(done());
     let (_, out, _) = torpor(wrapper.runtime_dir.path(), &["checkpoint", "--output", "json"]);
