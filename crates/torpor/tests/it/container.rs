@@ -101,6 +101,7 @@ impl Pod {
             .map(String::from)
             .to_vec();
         command.insert(0, TORPOR.to_owned());
+        command.push(format!("--pid-base={FIRST_PID}"));
         command.extend(options.iter().map(|option| (*option).to_owned()));
         command.push("--".to_owned());
         command.extend(program.iter().map(|word| (*word).to_owned()));
