@@ -69,6 +69,7 @@ fn neither_lock_nor_repair_outlives_a_kill() {
     let seed = seed();
     eprintln!("TORPOR_TEST_SEED={seed}");
     let mut random = Random(seed);
+    let mut connections_lost = 0;
     for round in 0..36 {
         let victims: &[Part] = [&[Part::Criu][..], &[Part::Torpor], &[Part::Criu, Part::Torpor]][round % 3];
         let options = ["--tcp", "established", "--no-restore", "--every", "100ms"];
@@ -90,18 +91,22 @@ fn neither_lock_nor_repair_outlives_a_kill() {
         let went = container.until(RUNS_AGAIN, |container| {
             node.steps().len() > steps + 3 && (!gone || locks(container).is_empty())
         });
-        // A socket that CRIU was killed over answers with this until Torpor comes to it.
-        let over_repair = container.has_ended() && container.errors().contains("Operation not permitted");
+        // Between the kill of CRIU and the end of the repair the program may run for a moment, and what it reads and
+        // writes then may cost it the connection. It must not cost more.
+        let runs = container.find(Part::Program).and_then(state).is_some_and(|state| !"TtDZ".contains(state));
+        let lost = victims.contains(&Part::Criu) && (container.has_ended() || runs);
         let locks = locks(&container);
         assert!(
-            went || over_repair,
+            (went || lost) && (!gone || locks.is_empty()),
             "seed {seed}, round {round}: {victims:?} after {after:?}; locks {locks:?}\n{}",
             container.errors()
         );
+        connections_lost += usize::from(!went);
         if !container.has_ended() {
             container.vanish();
         }
     }
+    assert!(connections_lost <= 4, "{connections_lost} connections were lost");
 }
 
 /// CRIU's locks in the network of a container.
