@@ -6,12 +6,14 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rustix::fs::{Advice, AtFlags, CWD, FlockOperation, RenameFlags, Timespec, Timestamps, UTIME_NOW};
+use rustix::fs::{
+    Advice, AtFlags, CWD, FlockOperation, OFlags, RenameFlags, Timespec, Timestamps, UTIME_NOW,
+};
 
 use super::{Backend, BackendError, Created, Entry, MAX_RECORD, Stat, Tag, Upload, check_key};
 
@@ -20,8 +22,10 @@ const TEMPORARY: &str = "tmp";
 const CLOCK: &str = "tmp/clock";
 /// Locked while a record is replaced.
 const LOCK: &str = "lock";
-/// After this many bytes, what was written is sent to the disk and dropped from the page cache.
-const WRITE_BEHIND: u64 = 8 << 20;
+/// Bytes that are written at once.
+const PIECE: usize = 1 << 20;
+/// What addresses, offsets and lengths of direct writes are multiples of: no block device asks for more than a page.
+const ALIGNMENT: usize = 4096;
 
 /// A directory.
 #[derive(Debug, Clone)]
@@ -148,35 +152,88 @@ struct LocalUpload {
     backend: LocalBackend,
     path: PathBuf,
     file: Option<File>,
+    pending: Pending,
     written: u64,
-    dropped: u64,
+}
+
+/// Bytes on their way to a file, collected in a piece that lies in memory as the device wants it.
+struct Pending {
+    memory: Vec<u8>,
+    start: usize,
+    used: usize,
+    /// Whether full pieces go past the page cache. That keeps large objects out of the memory of the container, and is
+    /// faster than filling the cache and waiting for it to be written; not every file system has it.
+    direct: bool,
+}
+
+impl Pending {
+    fn new() -> Self {
+        Self { memory: Vec::new(), start: 0, used: 0, direct: true }
+    }
+
+    /// What is still free of the piece.
+    fn free(&mut self) -> &mut [u8] {
+        if self.memory.is_empty() {
+            self.memory = vec![0; PIECE + ALIGNMENT];
+            self.start = self.memory.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);
+        }
+        &mut self.memory[self.start + self.used..self.start + PIECE]
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.memory[self.start..self.start + self.used]
+    }
+
+    /// Writes the piece at `offset`; a full one directly, where that can be done.
+    fn write(&mut self, file: &File, offset: u64) -> io::Result<()> {
+        let directly = self.direct && self.used == PIECE;
+        let flags = if directly { OFlags::DIRECT } else { OFlags::empty() };
+        self.direct &= rustix::fs::fcntl_setfl(file, flags).is_ok() || !directly;
+        match file.write_all_at(self.bytes(), offset) {
+            // Some file systems take the flag and refuse the write.
+            Err(error) if directly && error.kind() == io::ErrorKind::InvalidInput => {
+                self.direct = false;
+                rustix::fs::fcntl_setfl(file, OFlags::empty())?;
+                file.write_all_at(self.bytes(), offset)?;
+            }
+            done => done?,
+        }
+        self.used = 0;
+        Ok(())
+    }
 }
 
 impl LocalUpload {
     fn begin(backend: &LocalBackend) -> Result<Self, BackendError> {
         let (path, file) = backend.temporary()?;
-        Ok(Self { backend: backend.clone(), path, file: Some(file), written: 0, dropped: 0 })
+        Ok(Self { backend: backend.clone(), path, file: Some(file), pending: Pending::new(), written: 0 })
     }
 
-    fn append(&mut self, bytes: &[u8]) -> Result<(), BackendError> {
-        let Some(file) = &mut self.file else { return Ok(()) };
-        file.write_all(bytes).map_err(|error| BackendError::from_io("write", &self.path, error))?;
-        self.written += bytes.len() as u64;
-        if self.written - self.dropped >= WRITE_BEHIND {
-            // On Linux this begins the write-back of dirty pages and drops clean ones (mm/fadvise.c), so the range
-            // is told twice: now, to begin writing, and with the next range, to drop what was written meanwhile.
-            // It is advice: where it is not taken, the page cache is larger and nothing else changes.
-            let from = self.dropped.saturating_sub(WRITE_BEHIND);
-            let _ =
-                rustix::fs::fadvise(&*file, from, (self.written - from).try_into().ok(), Advice::DontNeed);
-            self.dropped = self.written;
+    fn append(&mut self, mut bytes: &[u8]) -> Result<(), BackendError> {
+        let Some(file) = &self.file else { return Ok(()) };
+        while !bytes.is_empty() {
+            let free = self.pending.free();
+            let some = free.len().min(bytes.len());
+            free[..some].copy_from_slice(&bytes[..some]);
+            self.pending.used += some;
+            bytes = &bytes[some..];
+            if self.pending.used == PIECE {
+                self.pending
+                    .write(file, self.written)
+                    .map_err(|error| BackendError::from_io("write", &self.path, error))?;
+                self.written += PIECE as u64;
+            }
         }
         Ok(())
     }
 
-    /// Synchronises the file and returns it closed to further writing.
+    /// Writes what is left, synchronises the file and closes it.
     fn synchronise(&mut self) -> Result<(), BackendError> {
         if let Some(file) = self.file.take() {
+            let rest = self.pending.used;
+            let written = if rest > 0 { self.pending.write(&file, self.written) } else { Ok(()) };
+            written.map_err(|error| BackendError::from_io("write", &self.path, error))?;
+            self.written += rest as u64;
             file.sync_all().map_err(|error| BackendError::from_io("synchronise", &self.path, error))?;
             let _ = rustix::fs::fadvise(&file, 0, None, Advice::DontNeed);
         }
