@@ -96,7 +96,14 @@ impl Capabilities {
     /// such as the limits of others, instead of failing there.
     #[must_use]
     pub fn needs_unprivileged_criu(self, root: bool) -> bool {
-        !(root && ["sys_admin", "net_admin", "sys_time"].iter().all(|name| self.has(name)))
+        !(root && ["sys_admin", "net_admin", "sys_time", "sys_chroot"].iter().all(|name| self.has(name)))
+    }
+
+    /// Whether it is all that this kernel knows, `last` being the number of the last one.
+    #[must_use]
+    pub fn is_full(self, last: u32) -> bool {
+        let known = u64::MAX >> 63u32.saturating_sub(last);
+        self.0 & known == known
     }
 
     /// What this thread may do now.
@@ -155,11 +162,14 @@ mod tests {
     }
 
     #[test]
-    fn criu_takes_root_with_three_capabilities_for_privileged() {
-        let three: Capabilities = "sys_admin,net_admin,sys_time".parse().unwrap();
-        assert!(!three.needs_unprivileged_criu(true));
-        assert!(three.needs_unprivileged_criu(false));
-        assert!("sys_admin,net_admin".parse::<Capabilities>().unwrap().needs_unprivileged_criu(true));
+    fn criu_takes_root_with_four_capabilities_for_privileged() {
+        let four: Capabilities = "sys_admin,net_admin,sys_time,sys_chroot".parse().unwrap();
+        assert!(!four.needs_unprivileged_criu(true));
+        assert!(four.needs_unprivileged_criu(false));
+        for without in ["sys_admin", "net_admin", "sys_time", "sys_chroot"] {
+            let three = four.without(without.parse().unwrap());
+            assert!(three.needs_unprivileged_criu(true), "{without}");
+        }
     }
 
     #[test]

@@ -111,6 +111,9 @@ pub fn checkpoint(
     announce: impl Fn(Phase) + Send + 'static,
 ) -> Result<Committed, CheckpointError> {
     let mut phases = Phases::announced(Phase::Check, announce);
+    if let Some(obstacle) = check::lack_of_privilege(subject.root) {
+        return Err(CheckpointError::Obstacle(obstacle));
+    }
     let ability = Ability::of(subject.root, subject.mounts, subject.sockets)?;
     if let Some(obstacle) = ability.obstacles.first() {
         return Err(CheckpointError::Obstacle(obstacle.clone()));

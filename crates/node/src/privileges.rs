@@ -257,11 +257,13 @@ fn first_file_mapping(maps: &str) -> Option<String> {
     Some(format!("{:x}-{:x}", plain(from)?, plain(to)?))
 }
 
-fn field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
+/// What `/proc/PID/status` says behind `name`, which ends in a colon.
+pub(crate) fn field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
     status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
 }
 
-fn hexadecimal(status: &str, name: &str) -> u64 {
+/// The bit set behind `name` in `/proc/PID/status`.
+pub(crate) fn hexadecimal(status: &str, name: &str) -> u64 {
     field(status, name).and_then(|value| u64::from_str_radix(value, 16).ok()).unwrap_or(0)
 }
 

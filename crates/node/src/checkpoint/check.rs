@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::fs;
 use std::path::PathBuf;
 
 use torpor_criu::options::Tcp;
@@ -15,7 +16,7 @@ use crate::mounts::{MountPlan, MountPolicy};
 use crate::open_files::{OpenFile, OpenFiles, OpenKind};
 use crate::tcp::{self, Connections};
 use crate::triggers::Kind;
-use crate::{config, process_tree};
+use crate::{config, privileges, process_tree};
 
 /// How sockets with a peer outside are treated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +47,11 @@ pub struct Ability {
 /// Something that stands in the way of a checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Obstacle {
+    /// Torpor has no capability for CRIU to work with.
+    NoCapability,
+    /// CRIU could not give the program its bounding set back: it removes what is not in it, also where it is not there
+    /// (CRIU, criu/pie/restorer.c).
+    NoSetpcap,
     /// A process uses io_uring, which CRIU cannot dump.
     IoUring {
         /// The process.
@@ -73,6 +79,10 @@ pub enum Obstacle {
 impl fmt::Display for Obstacle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Obstacle::NoCapability => {
+                write!(f, "Torpor has neither CAP_CHECKPOINT_RESTORE nor CAP_SYS_ADMIN")
+            }
+            Obstacle::NoSetpcap => write!(f, "without CAP_SETPCAP the program could not be restored"),
             Obstacle::IoUring { pid } => {
                 write!(f, "process {pid} uses io_uring, whose state no checkpoint can hold")
             }
@@ -100,6 +110,10 @@ impl Obstacle {
     #[must_use]
     pub fn remedy(&self) -> &'static str {
         match self {
+            Obstacle::NoCapability => {
+                "give Torpor CAP_CHECKPOINT_RESTORE, which it does not pass on to the program"
+            }
+            Obstacle::NoSetpcap => "give Torpor CAP_SETPCAP, which container runtimes grant by default",
             Obstacle::IoUring { .. } => {
                 "let the program do without io_uring: for Node.js set UV_USE_IO_URING=0; on a whole machine, \
                  `sysctl kernel.io_uring_disabled=2` makes programs fall back"
@@ -170,6 +184,23 @@ impl Ability {
     }
 }
 
+/// What Torpor lacks for every program, whatever it has open. It is asked first: without it, what the program has open
+/// can often not be told either.
+pub(super) fn lack_of_privilege(root: i32) -> Option<Obstacle> {
+    let status = fs::read_to_string(format!("/proc/{root}/status")).unwrap_or_default();
+    let last = fs::read_to_string("/proc/sys/kernel/cap_last_cap").ok();
+    let last = last.and_then(|number| number.trim().parse().ok()).unwrap_or(0);
+    let bounding = Capabilities::from_bits(privileges::hexadecimal(&status, "CapBnd:"));
+    lack_of(Capabilities::effective(), bounding.is_full(last))
+}
+
+fn lack_of(own: Capabilities, bounding_is_full: bool) -> Option<Obstacle> {
+    if !own.has("checkpoint_restore") && !own.has("sys_admin") {
+        return Some(Obstacle::NoCapability);
+    }
+    (!own.has("setpcap") && !bounding_is_full).then_some(Obstacle::NoSetpcap)
+}
+
 /// The number in `socket:[N]`.
 fn socket_inode(file: &OpenFile) -> Option<u64> {
     let name = file.path.to_str().filter(|_| file.kind == OpenKind::Socket)?;
@@ -202,4 +233,24 @@ fn obstacles(
         }
     }
     obstacles
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_no_restore_could_do_without_is_missed_before_the_freeze() {
+        for (own, bounding_is_full, lack) in [
+            ("checkpoint_restore,setpcap", false, None),
+            ("sys_admin,setpcap", false, None),
+            ("checkpoint_restore", true, None),
+            ("checkpoint_restore,sys_ptrace", false, Some(Obstacle::NoSetpcap)),
+            ("setpcap,net_admin,sys_ptrace", true, Some(Obstacle::NoCapability)),
+        ] {
+            assert_eq!(lack_of(own.parse().unwrap(), bounding_is_full), lack, "{own}");
+        }
+        assert!(Capabilities::from_bits((1 << 41) - 1).is_full(40));
+        assert!(!Capabilities::TORPORS_OWN.is_full(40));
+    }
 }

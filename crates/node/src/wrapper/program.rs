@@ -176,7 +176,8 @@ pub(super) fn launch<'a>(
             .and_then(|base| i32::try_from(base).ok())
             .unwrap_or_else(|| default_pid_base(&config.name.to_string(), highest_pid())),
         namespaces: Namespaces {
-            ipc: config.ipc_namespace != Namespace::Off,
+            // Its limits are in files that only root may write, at a restore too.
+            ipc: config.ipc_namespace != Namespace::Off && rustix::process::geteuid().is_root(),
             // Its clocks can be set at a restore with CAP_SYS_TIME only.
             time: config.time_namespace != Namespace::Off && Capabilities::effective().has("sys_time"),
         },
