@@ -92,8 +92,8 @@ impl Capabilities {
         NAMES.iter().position(|known| *known == name).is_some_and(|number| self.0 & (1 << number) != 0)
     }
 
-    /// Whether CRIU must be told that it lacks what it takes for granted of root. It then leaves out what it cannot do,
-    /// such as the limits of others, instead of failing there.
+    /// Whether CRIU must be told that it lacks what it takes for granted of root. It then leaves out what
+    /// is not needed, such as changing a root that is the right one, instead of failing there.
     #[must_use]
     pub fn needs_unprivileged_criu(self, root: bool) -> bool {
         !(root && ["sys_admin", "net_admin", "sys_time", "sys_chroot"].iter().all(|name| self.has(name)))
