@@ -52,6 +52,9 @@ pub enum Obstacle {
     /// CRIU could not give the program its bounding set back: it removes what is not in it, also where it is not there
     /// (CRIU, criu/pie/restorer.c).
     NoSetpcap,
+    /// CRIU would change to the user 0, which it may, and then could not use what it has opened as another
+    /// (CRIU, criu/namespaces.c).
+    Setuid,
     /// A process uses io_uring, which CRIU cannot dump.
     IoUring {
         /// The process.
@@ -83,6 +86,9 @@ impl fmt::Display for Obstacle {
                 write!(f, "Torpor has neither CAP_CHECKPOINT_RESTORE nor CAP_SYS_ADMIN")
             }
             Obstacle::NoSetpcap => write!(f, "without CAP_SETPCAP the program could not be restored"),
+            Obstacle::Setuid => {
+                write!(f, "with CAP_SETUID, but not as root, Torpor could not restore the program")
+            }
             Obstacle::IoUring { pid } => {
                 write!(f, "process {pid} uses io_uring, whose state no checkpoint can hold")
             }
@@ -114,6 +120,7 @@ impl Obstacle {
                 "give Torpor CAP_CHECKPOINT_RESTORE, which it does not pass on to the program"
             }
             Obstacle::NoSetpcap => "give Torpor CAP_SETPCAP, which container runtimes grant by default",
+            Obstacle::Setuid => "take CAP_SETUID from Torpor, or run it as root",
             Obstacle::IoUring { .. } => {
                 "let the program do without io_uring: for Node.js set UV_USE_IO_URING=0; on a whole machine, \
                  `sysctl kernel.io_uring_disabled=2` makes programs fall back"
@@ -184,19 +191,22 @@ impl Ability {
     }
 }
 
-/// What Torpor lacks for every program, whatever it has open. It is asked first: without it, what the program has open
+/// What is wrong with Torpor's privileges for every program, whatever it has open. It is asked first: without it, what the program has open
 /// can often not be told either.
 pub(super) fn lack_of_privilege(root: i32) -> Option<Obstacle> {
     let status = fs::read_to_string(format!("/proc/{root}/status")).unwrap_or_default();
     let last = fs::read_to_string("/proc/sys/kernel/cap_last_cap").ok();
     let last = last.and_then(|number| number.trim().parse().ok()).unwrap_or(0);
     let bounding = Capabilities::from_bits(privileges::hexadecimal(&status, "CapBnd:"));
-    lack_of(Capabilities::effective(), bounding.is_full(last))
+    lack_of(Capabilities::effective(), rustix::process::geteuid().is_root(), bounding.is_full(last))
 }
 
-fn lack_of(own: Capabilities, bounding_is_full: bool) -> Option<Obstacle> {
+fn lack_of(own: Capabilities, root: bool, bounding_is_full: bool) -> Option<Obstacle> {
     if !own.has("checkpoint_restore") && !own.has("sys_admin") {
         return Some(Obstacle::NoCapability);
+    }
+    if own.has("setuid") && !root {
+        return Some(Obstacle::Setuid);
     }
     (!own.has("setpcap") && !bounding_is_full).then_some(Obstacle::NoSetpcap)
 }
@@ -241,14 +251,17 @@ mod tests {
 
     #[test]
     fn what_no_restore_could_do_without_is_missed_before_the_freeze() {
-        for (own, bounding_is_full, lack) in [
-            ("checkpoint_restore,setpcap", false, None),
-            ("sys_admin,setpcap", false, None),
-            ("checkpoint_restore", true, None),
-            ("checkpoint_restore,sys_ptrace", false, Some(Obstacle::NoSetpcap)),
-            ("setpcap,net_admin,sys_ptrace", true, Some(Obstacle::NoCapability)),
+        for (own, root, bounding_is_full, lack) in [
+            ("checkpoint_restore,setpcap", true, false, None),
+            ("sys_admin,setpcap", true, false, None),
+            ("checkpoint_restore", true, true, None),
+            ("checkpoint_restore,sys_ptrace", true, false, Some(Obstacle::NoSetpcap)),
+            ("checkpoint_restore,setpcap", false, false, None),
+            ("checkpoint_restore,setpcap,setuid", false, false, Some(Obstacle::Setuid)),
+            ("checkpoint_restore,setpcap,setuid", true, false, None),
+            ("setpcap,net_admin,sys_ptrace", true, true, Some(Obstacle::NoCapability)),
         ] {
-            assert_eq!(lack_of(own.parse().unwrap(), bounding_is_full), lack, "{own}");
+            assert_eq!(lack_of(own.parse().unwrap(), root, bounding_is_full), lack, "{own}");
         }
         assert!(Capabilities::from_bits((1 << 41) - 1).is_full(40));
         assert!(!Capabilities::TORPORS_OWN.is_full(40));
