@@ -163,7 +163,8 @@ impl Sockets {
     /// A lock keeps peers from noticing that the program is away, which matters only where they are to find it again.
     /// It cuts off the whole network namespace, so it is taken for nothing less.
     pub(super) fn network_lock(self, ability: &Ability) -> Option<NetworkLock> {
-        let keeps = self.tcp == config::Tcp::Established && !ability.connections.outside.is_empty();
+        let keeps = self.tcp == config::Tcp::Established && !ability.connections.outside.is_empty()
+            || self.repair && !ability.connections.inside.is_empty();
         Some(if keeps { NetworkLock::Nftables } else { NetworkLock::Skip })
     }
 
