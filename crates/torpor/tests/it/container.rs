@@ -50,7 +50,7 @@ impl Pod {
             skip(&"containers need root");
             return None;
         }
-        let Some(criu) = std::env::var_os("TORPOR_CRIU").filter(|path| !path.is_empty()) else {
+        let Some(criu) = criu() else {
             skip(&"TORPOR_CRIU names no criu (cargo xtask test sets it)");
             return None;
         };
@@ -64,7 +64,7 @@ impl Pod {
         // An overlay's layers must not be on another overlay, as /tmp may be; the build's directory seldom is.
         let dir = tempfile::Builder::new().prefix("pod").tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         std::fs::create_dir(dir.path().join("volume")).unwrap();
-        Some(Pod { dir, criu: criu.into(), network: None })
+        Some(Pod { dir, criu, network: None })
     }
 
     /// The same, with a network between its containers and an outside.
@@ -475,4 +475,12 @@ fn text(output: &Output, words: &[&str]) -> String {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     assert!(output.status.success(), "{words:?}: {}{}", text(&output.stdout), text(&output.stderr));
     text(&output.stdout)
+}
+
+/// The CRIU of the tests: a program of the machine's, or the whole prefix of a private one, which a container must be shown.
+pub(crate) fn criu() -> Option<PathBuf> {
+    let named = PathBuf::from(std::env::var_os("TORPOR_CRIU").filter(|path| !path.is_empty())?);
+    let prefix =
+        named.parent().and_then(Path::parent).filter(|prefix| prefix.join("usr/sbin/criu").is_file());
+    Some(prefix.map_or(named.clone(), Path::to_path_buf))
 }

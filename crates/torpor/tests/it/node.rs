@@ -72,7 +72,7 @@ pub(crate) struct Container {
 impl Node {
     /// A node, or none with the reason said where this machine cannot have one.
     pub(crate) fn new() -> Option<Node> {
-        let Some(criu) = std::env::var_os("TORPOR_CRIU").map(PathBuf::from) else {
+        let Some(criu) = crate::container::criu() else {
             eprintln!("SKIPPED: TORPOR_CRIU names no CRIU");
             return None;
         };
