@@ -15,7 +15,8 @@
 mod header;
 mod socket;
 
-pub use header::{HeaderSize, PageFlags, PagemapId, PagemapKind};
+pub use crate::image::pagemap::PageFlags;
+pub use header::{HeaderSize, PagemapId, PagemapKind};
 pub use socket::{Granted, SocketPair, socket_pair};
 
 use std::io::{self, Read};

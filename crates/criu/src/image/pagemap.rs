@@ -33,13 +33,6 @@ impl PageFlags {
     }
 }
 
-impl From<crate::page_server::PageFlags> for PageFlags {
-    /// The bits are the same in the protocol and in the image.
-    fn from(flags: crate::page_server::PageFlags) -> Self {
-        Self(flags.bits())
-    }
-}
-
 impl std::ops::BitOr for PageFlags {
     type Output = Self;
 

@@ -1,5 +1,7 @@
 //! The protocol's headers (CRIU, `criu/page-xfer.c`): native byte order, two sizes.
 
+use crate::image::pagemap::PageFlags;
+
 /// Which header CRIU sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HeaderSize {
@@ -85,31 +87,6 @@ impl PagemapId {
     }
 }
 
-/// Flags of a run of pages, as in the pagemap image.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct PageFlags(u16);
-
-impl PageFlags {
-    /// The pages are in the parent images.
-    pub const PARENT: Self = Self(1);
-    /// The pages may be delivered on demand.
-    pub const LAZY: Self = Self(2);
-    /// The bytes are here.
-    pub const PRESENT: Self = Self(4);
-
-    /// Whether all flags of `other` are set.
-    #[must_use]
-    pub const fn contains(self, other: Self) -> bool {
-        self.0 & other.0 == other.0
-    }
-
-    /// The bits, for the pagemap image.
-    #[must_use]
-    pub const fn bits(self) -> u32 {
-        self.0 as u32
-    }
-}
-
 /// A header makes no sense.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -139,7 +116,7 @@ pub enum HeaderError {
     #[error("flags: {flags:#x} are not known or contradict each other")]
     Flags {
         /// The field.
-        flags: u16,
+        flags: u32,
     },
     /// An address within a page.
     #[error("address: {vaddr:#x} is not at the start of a page")]
@@ -215,7 +192,7 @@ impl Header {
     }
 
     pub(super) fn command(self, page_size: u64) -> Result<Command, HeaderError> {
-        let given = (self.command >> 16) as u16;
+        let given = self.command >> 16;
         let flags = match self.command & COMMAND_MASK {
             OPEN => return Ok(Command::Open { id: self.id()?, answer: false }),
             OPEN2 => return Ok(Command::Open { id: self.id()?, answer: true }),
@@ -227,9 +204,9 @@ impl Header {
             ADD_F => PageFlags(given),
             _ => return Err(HeaderError::Command { command: self.command }),
         };
-        let known = PageFlags::PARENT.0 | PageFlags::LAZY.0 | PageFlags::PRESENT.0;
-        let both = PageFlags(PageFlags::PARENT.0 | PageFlags::PRESENT.0);
-        if flags.0 & !known != 0 || flags.contains(both) {
+        let both = PageFlags::PARENT | PageFlags::PRESENT;
+        let known = both | PageFlags::LAZY;
+        if flags.0 & !known.0 != 0 || flags.contains(both) {
             return Err(HeaderError::Flags { flags: flags.0 });
         }
         let Self { pages, vaddr, .. } = self;

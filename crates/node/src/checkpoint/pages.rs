@@ -47,11 +47,11 @@ impl PageSink for PagesIntoDraft<'_> {
         body: &mut dyn Read,
     ) -> io::Result<()> {
         self.order.check().map_err(io::Error::other)?;
-        self.draft.pages_from(memory(pagemap), vaddr, flags.bits(), pages, body).map_err(io::Error::other)
+        self.draft.pages_from(memory(pagemap), vaddr, flags.0, pages, body).map_err(io::Error::other)
     }
 
     fn hole(&mut self, pagemap: PagemapId, vaddr: u64, flags: PageFlags, pages: u64) -> io::Result<()> {
-        self.draft.pages_without_data(memory(pagemap), vaddr, flags.bits(), pages).map_err(io::Error::other)
+        self.draft.pages_without_data(memory(pagemap), vaddr, flags.0, pages).map_err(io::Error::other)
     }
 
     fn close(&mut self) -> io::Result<()> {
