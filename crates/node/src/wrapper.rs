@@ -70,7 +70,10 @@ pub fn run(config: RunConfig, setup: Setup) -> Result<i32, WrapperError> {
     let alive = signs.and_then(|directory| SignOfLife::give(&directory, &start.id));
     let lineage = Lineage::new(&repository, config.name.clone());
     let holder = start.id.clone();
+    let staging = staging(&setup.surroundings, &config.name);
     let code = hold(config, &setup, repository, epoch, &start, messages, inbox);
+    // Only where it is empty: images of a failed restore are kept there for someone to look into.
+    let _ = std::fs::remove_dir(staging);
     if let Some(alive) = alive
         && lineage.record().is_ok_and(|record| record.is_some_and(|record| is_held_by(&record, &holder)))
     {
