@@ -1,0 +1,130 @@
+//! A checkpoint as entries and layers of images.
+
+use torpor_criu::image::{Kind, Name};
+
+use crate::source::{Body, Entry, EntryKind, Source, SourceError};
+
+/// Most layers of images.
+const MAX_LAYERS: usize = 1024;
+
+/// The images of one dump. A dump on top of an earlier one has that as its parent, which has the pages that did not change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layer {
+    /// What stands before the names of its images, with a `/` at its end where it is not empty.
+    pub prefix: String,
+}
+
+/// A checkpoint that can be looked into.
+#[derive(Debug)]
+pub struct Checkpoint {
+    source: Box<dyn Source>,
+    layers: Vec<Layer>,
+}
+
+impl Checkpoint {
+    /// Finds CRIU's images in a source: on top, in `checkpoint/`, or in `pre-checkpoint/`.
+    ///
+    /// # Errors
+    /// Where there are none, or parents without end.
+    pub fn new(source: Box<dyn Source>) -> Result<Self, SourceError> {
+        let has = |prefix: &str| {
+            source.entries().iter().any(|entry| {
+                entry.kind == EntryKind::File
+                    && entry
+                        .name
+                        .strip_prefix(prefix)
+                        .is_some_and(|rest| !rest.contains('/') && Name::parse(rest).is_some())
+            })
+        };
+        let mut prefix = ["", "checkpoint/", "pre-checkpoint/"]
+            .into_iter()
+            .find(|prefix| has(prefix))
+            .ok_or_else(|| SourceError::NoImages { place: source.name().to_owned() })?
+            .to_owned();
+        let mut layers: Vec<Layer> = Vec::new();
+        loop {
+            if layers.len() == MAX_LAYERS || layers.iter().any(|layer| layer.prefix == prefix) {
+                return Err(SourceError::TooDeep { place: source.name().to_owned(), limit: MAX_LAYERS });
+            }
+            let inside = format!("{prefix}parent/");
+            let beside =
+                source.entries().iter().find(|entry| entry.name == inside.trim_end_matches('/')).and_then(
+                    |entry| match &entry.kind {
+                        // As Podman lays it out: the link leads to a directory beside this one.
+                        EntryKind::SymbolicLink(to) => {
+                            Some(format!("{}/", to.strip_prefix("../")?.trim_end_matches('/')))
+                        }
+                        _ => None,
+                    },
+                );
+            layers.push(Layer { prefix });
+            prefix = match beside {
+                _ if has(&inside) => inside,
+                Some(beside) if has(&beside) => beside,
+                _ => return Ok(Self { source, layers }),
+            };
+        }
+    }
+
+    /// Where it is kept.
+    #[must_use]
+    pub fn source(&self) -> &dyn Source {
+        &*self.source
+    }
+
+    /// All entries, in the order in which they are stored.
+    #[must_use]
+    pub fn entries(&self) -> &[Entry] {
+        self.source.entries()
+    }
+
+    /// The layers of images: first those of this checkpoint, then its parent's, and so on.
+    #[must_use]
+    pub fn layers(&self) -> &[Layer] {
+        &self.layers
+    }
+
+    /// The entry of this name.
+    #[must_use]
+    pub fn entry(&self, name: &str) -> Option<&Entry> {
+        self.entries().iter().find(|entry| entry.name == name)
+    }
+
+    /// The image of this kind and number in a layer.
+    #[must_use]
+    pub fn image(&self, layer: &Layer, kind: Kind, id: u64) -> Option<&Entry> {
+        self.entry(&format!("{}{}", layer.prefix, kind.file_name(id)))
+    }
+
+    /// All images of a layer, in the order in which they are stored.
+    pub fn images<'a>(&'a self, layer: &'a Layer) -> impl Iterator<Item = (Name, &'a Entry)> {
+        self.entries().iter().filter(|entry| entry.kind == EntryKind::File).filter_map(|entry| {
+            let name = Name::parse(entry.name.strip_prefix(layer.prefix.as_str())?)?;
+            Some((name, entry))
+        })
+    }
+
+    /// The body of an entry, from its start on.
+    #[must_use]
+    pub fn body<'a>(&'a self, entry: &'a Entry) -> Body<'a> {
+        Body::new(&*self.source, entry)
+    }
+
+    /// The whole body of an entry.
+    ///
+    /// # Errors
+    /// Where it has more than `limit` bytes, or cannot be read.
+    pub fn bytes(&self, entry: &Entry, limit: u64) -> Result<Vec<u8>, SourceError> {
+        if entry.size > limit {
+            return Err(SourceError::TooLarge {
+                place: self.source.name().to_owned(),
+                entry: entry.name.clone(),
+                size: entry.size,
+                limit,
+            });
+        }
+        let mut bytes = vec![0; entry.size as usize];
+        self.source.read_at(entry, 0, &mut bytes)?;
+        Ok(bytes)
+    }
+}

@@ -1,0 +1,12 @@
+//! See inside a checkpoint, whoever wrote it and wherever it is kept.
+//!
+//! [`source`] knows places: archives of the three engines, directories of images, stores. [`Checkpoint`] is what all of
+//! them come to: a list of entries whose bodies can be read, and the layers of CRIU's images among them. What is built on
+//! it never asks where the bytes are.
+//!
+//! Nothing is written to disk, and nothing that is read is trusted.
+
+mod checkpoint;
+pub mod source;
+
+pub use checkpoint::{Checkpoint, Layer};
