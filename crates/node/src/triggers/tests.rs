@@ -231,7 +231,9 @@ proptest! {
         let mut under_way = false;
         let mut suspended = false;
         let mut owed = false;
-        let close = [if fenced { Event::Fenced } else { Event::Failed }, Event::Failed, Event::Failed, Event::ProgramEnded];
+        // A capture that is under way when the program ends still ends in its own time.
+        let first = if fenced { Event::Fenced } else { Event::Failed };
+        let close = [first, Event::Failed, Event::Failed, Event::ProgramEnded, Event::Failed];
         for event in events.into_iter().chain(close) {
             let event = match event {
                 Event::Request { kind, .. } => {
