@@ -77,6 +77,12 @@ impl<'a> Body<'a> {
     pub fn new(source: &'a dyn Source, entry: &'a Entry) -> Self {
         Self { source, entry, at: 0 }
     }
+
+    /// The same body, from byte `offset` on.
+    #[must_use]
+    pub fn starting_at(self, offset: u64) -> Self {
+        Self { at: offset.min(self.entry.size), ..self }
+    }
 }
 
 impl Read for Body<'_> {

@@ -94,6 +94,26 @@ impl<R: Read> ImageReader<R> {
         Ok(reader)
     }
 
+    /// Goes on in the middle of an image, where an entry starts: `offset` bytes from the start of the image, where `input` is, too.
+    pub fn resume(kind: Kind, input: R, limits: Limits, offset: u64) -> Self {
+        Self {
+            kind,
+            input,
+            limits,
+            offset,
+            entries: 0,
+            head: Vec::new(),
+            message: Vec::new(),
+            extra: Vec::new(),
+            in_chunks: false,
+        }
+    }
+
+    /// Bytes read so far, from the start of the image.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
     /// The kind of the image.
     pub fn kind(&self) -> Kind {
         self.kind

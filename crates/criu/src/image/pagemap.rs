@@ -109,6 +109,17 @@ impl PagemapEntry {
     }
 }
 
+/// A place between two ranges of a pagemap, to go on from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    /// Bytes from the start of the image.
+    pub offset: u64,
+    /// Present pages in the ranges before.
+    pub present: u64,
+    /// The range before ends here, at the earliest.
+    pub end: u64,
+}
+
 /// Reads a pagemap range by range.
 #[derive(Debug)]
 pub struct PagemapReader<R> {
@@ -129,6 +140,17 @@ impl<R: Read> PagemapReader<R> {
         let mut image = ImageReader::new(Kind::Pagemap, input, limits)?;
         let head: PagemapHead = image.next_head()?.ok_or(ImageError::Empty { kind: Kind::Pagemap })?;
         Ok(Self { image, pages_id: head.pages_id, present: 0, end: 0, failed: false })
+    }
+
+    /// Goes on at a position, where `input` has to be. `pages_id` is the one the head has.
+    pub fn resume(input: R, limits: Limits, pages_id: u32, at: Position) -> Self {
+        let image = ImageReader::resume(Kind::Pagemap, input, limits, at.offset);
+        Self { image, pages_id, present: at.present, end: at.end, failed: false }
+    }
+
+    /// Where the next range is.
+    pub fn position(&self) -> Position {
+        Position { offset: self.image.offset(), present: self.present, end: self.end }
     }
 
     /// The number of the pages image.
@@ -354,6 +376,25 @@ mod tests {
         writer.range(0x3000, 1, PageFlags::PRESENT).unwrap();
         let error = read(&writer.into_inner()).unwrap_err();
         assert!(error.to_string().contains("starts before the end of the one before"), "{error}");
+    }
+
+    #[test]
+    fn reading_goes_on_from_any_position() {
+        let mut writer = PagemapWriter::new(Vec::new(), 3, Generation::Wide, 4096).unwrap();
+        for page in 0..10 {
+            writer.range(page * 0x4000, 1 + page % 3, PageFlags::PRESENT).unwrap();
+        }
+        let bytes = writer.into_inner();
+        let all: Vec<_> =
+            PagemapReader::new(&*bytes, Limits::default()).unwrap().map(Result::unwrap).collect();
+        let mut reader = PagemapReader::new(&*bytes, Limits::default()).unwrap();
+        for read in 0..all.len() {
+            let at = reader.position();
+            let rest = PagemapReader::resume(&bytes[at.offset as usize..], Limits::default(), 3, at)
+                .map(Result::unwrap);
+            assert!(rest.eq(all[read..].iter().copied()));
+            reader.next();
+        }
     }
 
     proptest! {
