@@ -24,7 +24,7 @@ use torpor_store::name::Name;
 
 pub use choice::{
     AfterCrash, AllowChanged, Capabilities, CpuBaseline, ExtUnixSockets, Fenced, Namespace,
-    NodeStateUnreachable, OnHookFailure, OnRestoreFailure, RootFiles, Tcp, VolumePolicy,
+    NodeStateUnreachable, OnHookFailure, OnRestoreFailure, RootFiles, Slots, Tcp, VolumePolicy,
 };
 pub use error::{ConfigError, ValueError};
 pub use file::{CRIK_PATH, TORPOR_PATH};
@@ -41,6 +41,8 @@ pub struct RunConfig {
     pub name: Name,
     /// Whether the name was chosen by a person rather than derived from pod, host or image directory.
     pub name_given: bool,
+    /// Which slot of the name a start takes.
+    pub slots: Slots,
     /// The program and its arguments. Empty means: only restore, and fail where there is nothing to restore.
     pub program: Vec<OsString>,
     /// Where checkpoints are kept. `None`, only with crik's configuration without `imageDir`: nothing is kept, the

@@ -66,7 +66,8 @@ pub fn run(config: RunConfig, setup: Setup) -> Result<i32, WrapperError> {
     };
 
     let signs = sign_of_life::directory(&config);
-    let (epoch, start) = epoch::begin(&repository, &config.name, &setup.surroundings, signs.as_deref())?;
+    let (epoch, start) = epoch::begin(&repository, &config, &setup.surroundings, signs.as_deref())?;
+    let config = epoch::in_slot(config, epoch.name(), &setup.surroundings);
     let alive = signs.and_then(|directory| SignOfLife::give(&directory, &start.id));
     let lineage = Lineage::new(&repository, config.name.clone());
     let holder = start.id.clone();

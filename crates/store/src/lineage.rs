@@ -11,6 +11,7 @@
 //! [`Epoch::record_fresh`]. While the program runs, [`Epoch::renew`] at a third of the lease; for each checkpoint
 //! [`Epoch::publish`]; at the end [`Epoch::close`], or nothing after a suspend.
 
+mod claim;
 mod error;
 #[cfg(test)]
 pub(crate) mod fixture;
@@ -26,6 +27,7 @@ use std::collections::HashSet;
 
 use jiff::{SignedDuration, Timestamp};
 
+pub use claim::{Claim, Claimed};
 pub use error::LineageError;
 pub use offer::{AfterCrash, Decision, Objection, Offer, OnRestoreFailure, PassedOver, Reason, Wish, offer};
 pub use record::{
@@ -121,35 +123,6 @@ impl Lineage {
     pub fn begin(&self, start: &Start) -> Result<Epoch, LineageError> {
         let number = self.change(true, |record, now| record.begin(start, now))?;
         Ok(Epoch { lineage: self.clone(), number, lease: start.lease })
-    }
-
-    /// Begins an epoch in a slot of the name that waits suspended and unheld, the longest-waiting first, or else in
-    /// a slot of its own, named `fresh`. For replicas that are all alike.
-    ///
-    /// # Errors
-    /// Where no slot can be had, or the store fails.
-    pub fn claim(
-        repository: &Repository,
-        name: &Name,
-        fresh: &str,
-        start: &Start,
-    ) -> Result<Epoch, LineageError> {
-        let now = now(repository)?;
-        let records = Lineage::all(repository)?;
-        for slot in claimable(&records, name, now) {
-            let lineage = Lineage::new(repository, slot.clone());
-            let claimed = lineage.change(false, |record, now| {
-                if !matches!(record.progress, Progress::Suspended { .. }) || record.live_holder(now).is_some()
-                {
-                    return Ok(None);
-                }
-                record.begin(start, now).map(Some)
-            })?;
-            if let Some(number) = claimed {
-                return Ok(Epoch { lineage, number, lease: start.lease });
-            }
-        }
-        Lineage::new(repository, name.in_slot(fresh)?).begin(start)
     }
 
     /// Pins a generation, so that retention leaves it alone, or lets it go.
@@ -406,24 +379,6 @@ impl Epoch {
             None => Ok(()),
         }
     }
-}
-
-/// Slots of `name` that wait suspended and unheld, the longest-waiting first.
-fn claimable<'r>(records: &'r [Record], name: &Name, now: Timestamp) -> Vec<&'r Name> {
-    let mut waiting: Vec<_> = records
-        .iter()
-        .filter(|record| {
-            record.name.slot().is_some()
-                && record.name.base() == name.base()
-                && record.live_holder(now).is_none()
-        })
-        .filter_map(|record| match record.progress {
-            Progress::Suspended { at, .. } => Some((at, &record.name)),
-            _ => None,
-        })
-        .collect();
-    waiting.sort();
-    waiting.into_iter().map(|(_, name)| name).collect()
 }
 
 /// The key of a name's record: readable, unless the store is encrypted.

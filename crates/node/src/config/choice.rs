@@ -57,6 +57,16 @@ choice!(
 );
 
 choice!(
+    /// Which slot of its name a start takes.
+    Slots {
+        /// The one in the name, or the name itself: nobody else may run under it.
+        Own = "own",
+        /// Whichever is free: one that waits suspended, else a new one.
+        Claim = "claim",
+    }
+);
+
+choice!(
     /// What happens to a program whose name was taken over by a newer start.
     Fenced {
         /// It is ended.

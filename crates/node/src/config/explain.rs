@@ -75,6 +75,7 @@ impl RunConfig {
             "onRestoreFailure" => json!(self.on_restore_failure),
             "afterCrash" => json!(self.after_crash),
             "fenced" => json!(self.fenced),
+            "slots" => json!(self.slots),
             "allowChanged" => list(&self.allow_changed, |word| json!(word)),
             "leaveStopped" => json!(self.leave_stopped),
             "pidBase" => json!(self.pid_base),

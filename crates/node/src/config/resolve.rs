@@ -9,7 +9,7 @@ use torpor_store::name::Name;
 
 use super::choice::{
     AfterCrash, AllowChanged, Capabilities, CpuBaseline, ExtUnixSockets, Fenced, Namespace,
-    NodeStateUnreachable, OnRestoreFailure, RootFiles, Tcp, VolumePolicy,
+    NodeStateUnreachable, OnRestoreFailure, RootFiles, Slots, Tcp, VolumePolicy,
 };
 use super::error::{ConfigError, ValueError};
 use super::given::{Dialect, Given};
@@ -50,6 +50,7 @@ impl RunConfig {
         let (name, name_given) = read.name(&program, no_restore)?;
         let grace = read.duration("grace")?.unwrap_or(DEFAULT_GRACE);
         Ok(RunConfig {
+            slots: read.slots(&name, name_given)?,
             store: read.store(dialect)?,
             retention: read.retention()?,
             trigger_signal: read.trigger_signal()?,
@@ -243,6 +244,19 @@ impl Reader<'_> {
         };
         let name = derived.parse::<Name>().map_err(|error| self.wrong("name", error.into()))?;
         Ok((name, false))
+    }
+
+    /// A slot that is said ends the choice; one that a pod's ordinal says is the pod's.
+    fn slots(&self, name: &Name, name_given: bool) -> Result<Slots, ConfigError> {
+        match self.word("slots", Slots::from_word, Slots::WORDS)?.unwrap_or(Slots::Own) {
+            Slots::Claim if name.slot().is_some() && name_given => Err(ConfigError::Conflict {
+                one: self.given.place("slots"),
+                other: self.given.place("name"),
+                remedy: "leave the slot out of the name (what follows the colon), or slots",
+            }),
+            Slots::Claim if name.slot().is_some() => Ok(Slots::Own),
+            slots => Ok(slots),
+        }
     }
 
     /// The image directory; crik takes an empty one for none.

@@ -2,7 +2,7 @@
 
 use super::choice::{
     AfterCrash, AllowChanged, Capabilities, CpuBaseline, ExtUnixSockets, Fenced, Namespace,
-    NodeStateUnreachable, OnRestoreFailure, RootFiles, Tcp,
+    NodeStateUnreachable, OnRestoreFailure, RootFiles, Slots, Tcp,
 };
 
 /// What a setting's value looks like.
@@ -94,6 +94,13 @@ pub const SETTINGS: &[Setting] = &[
         One("NAME"),
         "workload/program, from the pod or host",
         "The name checkpoints are kept under",
+    ),
+    row(
+        "Store",
+        "slots",
+        Word(Slots::WORDS),
+        "own",
+        "Whether the name is for one program, or each of several that are alike claims a free slot of it",
     ),
     row(
         "Store",

@@ -76,6 +76,12 @@ impl Surroundings {
         }
     }
 
+    /// The slot that a replica in this pod takes when no other is free.
+    #[must_use]
+    pub fn slot(&self) -> Option<String> {
+        self.pod.as_ref().map(|pod| part(pod, "pod"))
+    }
+
     /// The control socket of the program with this name. Where its path would be longer than a socket's may be, a
     /// hash takes the name's place.
     #[must_use]

@@ -1,32 +1,37 @@
 //! The epoch of this start: begun once, held by a lease that a thread renews.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::SignedDuration;
 use torpor_store::Repository;
-use torpor_store::lineage::{Epoch, Lineage, LineageError, Start};
+use torpor_store::lineage::{Claim, Claimed, Epoch, Holder, Lineage, LineageError, Start};
 use torpor_store::name::Name;
 
 use super::event_loop::Message;
 use super::sign_of_life::SignOfLife;
-use crate::config::Surroundings;
+use crate::config::{AfterCrash, RunConfig, Slots, Surroundings};
 
 /// How long a name is held without a word from its holder.
 const LEASE: SignedDuration = SignedDuration::from_secs(60);
 
-/// Begins an epoch of `name`.
+/// How often a slot that is being given up is looked at again, and how long at most.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+const LONGEST_WAIT: Duration = Duration::from_secs(120);
+
+/// Begins an epoch of the configured name, or of a slot of it.
 pub(super) fn begin(
     repository: &Repository,
-    name: &Name,
+    config: &RunConfig,
     surroundings: &Surroundings,
     signs: Option<&Path>,
 ) -> Result<(Epoch, Start), LineageError> {
-    let lineage = Lineage::new(repository, name.clone());
-    let start = Start {
+    let is_gone = |holder: &Holder| signs.is_some_and(|signs| SignOfLife::is_gone(signs, &holder.id));
+    let lineage = Lineage::new(repository, config.name.clone());
+    let mut start = Start {
         id: instance(),
         incarnation: surroundings
             .pod
@@ -36,17 +41,85 @@ pub(super) fn begin(
         pod: surroundings.pod.clone(),
         pid: std::process::id(),
         lease: LEASE,
-        known_gone: gone_holder(&lineage, signs)?,
+        known_gone: None,
     };
-    let epoch = lineage.begin(&start)?;
-    tracing::info!(name = %name, epoch = epoch.number(), "began an epoch");
+    let epoch = match config.slots {
+        Slots::Own => {
+            let holder = lineage.record()?.and_then(|record| record.holder);
+            start.known_gone = holder.filter(is_gone).map(|holder| holder.id);
+            let epoch = lineage.begin(&start)?;
+            if let (Some(signs), Some(gone)) = (signs, &start.known_gone) {
+                SignOfLife::forget(signs, gone);
+            }
+            epoch
+        }
+        Slots::Claim => claim(repository, config, surroundings, &start, &is_gone)?,
+    };
+    tracing::info!(name = %epoch.name(), epoch = epoch.number(), "began an epoch");
     Ok((epoch, start))
 }
 
-/// The holder of the name, if its sign of life says that it is gone.
-fn gone_holder(lineage: &Lineage, signs: Option<&Path>) -> Result<Option<String>, LineageError> {
-    let Some(holder) = lineage.record()?.and_then(|record| record.holder) else { return Ok(None) };
-    Ok(signs.filter(|signs| SignOfLife::is_gone(signs, &holder.id)).map(|_| holder.id))
+/// Claims a slot, and waits for one that is being given up.
+fn claim(
+    repository: &Repository,
+    config: &RunConfig,
+    surroundings: &Surroundings,
+    start: &Start,
+    is_gone: &dyn Fn(&Holder) -> bool,
+) -> Result<Epoch, LineageError> {
+    let own = surroundings.slot();
+    let new = &start.id[..start.id.len().min(8)];
+    let wait_until = Instant::now() + LONGEST_WAIT;
+    let mut waits_for = None;
+    loop {
+        let claim = Claim {
+            name: &config.name,
+            own: own.as_deref(),
+            new,
+            lost: config.after_crash == AfterCrash::Last,
+            wait: Instant::now() < wait_until,
+            is_gone,
+        };
+        match Lineage::claim(repository, &claim, start)? {
+            Claimed::Slot(epoch) => return Ok(*epoch),
+            Claimed::Leaving { slot, until } => {
+                if waits_for.as_ref() != Some(&slot) {
+                    tracing::info!(%slot, %until, "waits for a slot whose holder is suspending its program");
+                    waits_for = Some(slot);
+                }
+                std::thread::sleep(LOOK_AGAIN);
+            }
+        }
+    }
+}
+
+/// The configuration as it is in the slot that was taken: what goes by the name goes by the slot's.
+pub(super) fn in_slot(config: RunConfig, slot: &Name, surroundings: &Surroundings) -> RunConfig {
+    let (pool, name) = (config.name.to_string(), slot.to_string());
+    let renamed = |path: PathBuf, by_name: &dyn Fn(&str) -> PathBuf| {
+        if path == by_name(&pool) { by_name(&name) } else { path }
+    };
+    RunConfig {
+        control_socket: renamed(config.control_socket, &|name| surroundings.control_socket(name)),
+        status_file: renamed(config.status_file, &|name| surroundings.status_file(name)),
+        name: slot.clone(),
+        ..config
+    }
+}
+
+/// Tells those who wait for a slot that this one is free before long.
+pub(super) fn leave(epoch: &Arc<Epoch>, within: Duration) {
+    let epoch = Arc::clone(epoch);
+    let within = SignedDuration::try_from(within).unwrap_or(LEASE);
+    // The store may be slow, and a suspend does not wait for it.
+    let told = std::thread::Builder::new().name("leave".into()).spawn(move || {
+        if let Err(error) = epoch.leave(within) {
+            tracing::warn!(%error, "replicas are not told that this slot is free soon");
+        }
+    });
+    if let Err(error) = told {
+        tracing::warn!(%error, "replicas are not told that this slot is free soon");
+    }
 }
 
 /// A name for this start that no other has.

@@ -13,10 +13,10 @@ use torpor_store::retention::Retention;
 use super::captures::{self, Capture, Snapshot, word};
 use super::program::{Kept, Running};
 use super::signals::{Meaning, meaning};
-use super::{WrapperError, ending};
+use super::{WrapperError, ending, epoch};
 use crate::checkpoint::{CheckpointError, Committed, Order};
 use crate::children::{Children, Ended};
-use crate::config::Fenced;
+use crate::config::{Fenced, Slots};
 use crate::control::{self, Incoming, Outcome, Replier, Request};
 use crate::deadline::{Deadline, Fit, Throughput};
 use crate::http;
@@ -340,6 +340,7 @@ impl EventLoop {
             Action::Start { kind, cause } => self.start(kind, cause),
             Action::TurnIntoSuspend { cause } => {
                 tracing::info!(?cause, "the checkpoint under way becomes a suspend");
+                self.leave(Kind::Suspend);
                 if cause == Cause::Signal
                     && let (Some(capture), Some(give_up)) = (&self.capture, self.give_up())
                 {
@@ -395,6 +396,7 @@ impl EventLoop {
             facts: self.running.facts.clone(),
             predecessor: self.running.predecessor.clone(),
         };
+        self.leave(kind);
         let order = Order::new(kind, give_up);
         match captures::begin(&self.kept, &self.children, snapshot, order, &self.messages) {
             Ok(capture) => self.capture = Some(capture),
@@ -402,6 +404,13 @@ impl EventLoop {
                 let _ =
                     self.messages.send(Message::CaptureDone(Box::new(Err(CheckpointError::Guard(error)))));
             }
+        }
+    }
+
+    /// A replica that takes this one's place waits for its slot.
+    fn leave(&self, kind: Kind) {
+        if kind == Kind::Suspend && self.kept.config.slots == Slots::Claim {
+            epoch::leave(&self.kept.epoch, self.kept.config.grace);
         }
     }
 

@@ -50,11 +50,12 @@ impl SignOfLife {
         let Ok(mut file) = File::open(&path) else { return false };
         let mut boot = String::new();
         let here = file.read_to_string(&mut boot).is_ok() && boot == boot_id();
-        let gone = here && flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
-        if gone {
-            let _ = std::fs::remove_file(&path);
-        }
-        gone
+        here && flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok()
+    }
+
+    /// Takes away what a holder that is gone has left.
+    pub(super) fn forget(directory: &Path, id: &str) {
+        let _ = std::fs::remove_file(directory.join(id));
     }
 }
 
@@ -91,6 +92,8 @@ mod tests {
         assert!(!SignOfLife::is_gone(directory.path(), "a"));
         alive.leave_behind();
         assert!(SignOfLife::is_gone(directory.path(), "a"));
+        SignOfLife::forget(directory.path(), "a");
+        assert!(!SignOfLife::is_gone(directory.path(), "a"));
         std::fs::write(directory.path().join("b"), "another boot").unwrap();
         assert!(!SignOfLife::is_gone(directory.path(), "b"), "its lock is not this machine's");
     }

@@ -146,6 +146,10 @@ pub struct Holder {
     pub since: Timestamp,
     /// Until when nobody else may begin an epoch, by the store's clock.
     pub lease_until: Timestamp,
+    /// When the holder will have suspended its program or ended, at the latest: it was told to. For replicas that
+    /// claim a slot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leaving_until: Option<Timestamp>,
 }
 
 /// One checkpoint of a name.

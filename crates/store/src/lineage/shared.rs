@@ -155,8 +155,9 @@ fn replicas_that_start_at_once_get_slots_of_their_own() {
     let mut claimed: Vec<String> = std::thread::scope(|scope| {
         let claim = |id: String| {
             let (pool, repository) = (&pool, repository.clone());
-            scope.spawn(move || {
-                Lineage::claim(&repository, pool, &id, &start(&id)).unwrap().name().to_string()
+            scope.spawn(move || match Lineage::claim(&repository, &replica(pool, &id), &start(&id)) {
+                Ok(Claimed::Slot(epoch)) => epoch.name().to_string(),
+                other => panic!("{other:?}"),
             })
         };
         let replicas: Vec<_> = (0..5).map(|n| claim(format!("new{n}"))).collect();
@@ -167,6 +168,45 @@ fn replicas_that_start_at_once_get_slots_of_their_own() {
     assert!(claimed[3..].iter().all(|slot| slot.starts_with("web/app:new")), "{claimed:?}");
     claimed.dedup();
     assert_eq!(claimed.len(), 5);
+}
+
+fn replica<'a>(pool: &'a Name, new: &'a str) -> Claim<'a> {
+    Claim { name: pool, own: None, new, lost: false, wait: true, is_gone: &|_| false }
+}
+
+#[test]
+fn a_replica_in_the_place_of_one_that_is_suspending_waits_for_its_slot() {
+    let (_, repository) = store();
+    let pool = name("web/app");
+    let leaving = Lineage::new(&repository, pool.in_slot("a").unwrap()).begin(&start("a")).unwrap();
+    leaving.record_fresh("first start").unwrap();
+    leaving.leave(SignedDuration::from_secs(25)).unwrap();
+    let claim = replica(&pool, "b");
+    let Claimed::Leaving { slot, .. } = Lineage::claim(&repository, &claim, &start("b")).unwrap() else {
+        panic!("it is given up soon");
+    };
+    assert_eq!(slot, *leaving.name());
+    leaving.publish(&draft(&repository, &leaving, GenerationKind::Suspend)).unwrap();
+    let Claimed::Slot(epoch) = Lineage::claim(&repository, &claim, &start("b")).unwrap() else {
+        panic!("it is free");
+    };
+    assert_eq!((epoch.name(), epoch.number()), (leaving.name(), 2));
+    assert!(epoch.record().unwrap().holder.unwrap().leaving_until.is_none());
+}
+
+#[test]
+fn a_pod_takes_its_own_slot_again_unless_another_has_it() {
+    let (_, repository) = store();
+    let pool = name("web/app");
+    let again = Claim { own: Some("pod"), ..replica(&pool, "new") };
+    let claim = |start: &Start| match Lineage::claim(&repository, &again, start).unwrap() {
+        Claimed::Slot(epoch) => epoch.name().to_string(),
+        Claimed::Leaving { slot, .. } => panic!("{slot}"),
+    };
+    let of_pod = |id: &str| Start { incarnation: Some("pod/main".into()), ..start(id) };
+    assert_eq!(claim(&of_pod("a")), "web/app:pod");
+    assert_eq!(claim(&of_pod("b")), "web/app:pod", "its container has started again");
+    assert_eq!(claim(&start("c")), "web/app:new");
 }
 
 #[test]

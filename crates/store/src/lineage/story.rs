@@ -383,22 +383,6 @@ fn removing_the_resumed_suspend_does_not_bring_older_ones_back() {
     story.offers("start fresh: nothing is kept");
 }
 
-#[test]
-fn replicas_claim_the_longest_waiting_slot() {
-    let suspended = |slot: &str, at_second: i64| {
-        let mut record = Record::new(format!("web/app:{slot}").parse().unwrap());
-        record.progress = Progress::Suspended { epoch: 1, generation: 1, at: at(at_second) };
-        record
-    };
-    let mut held = suspended("held", 1);
-    held.begin(&start("other"), at(50)).unwrap();
-    let running = Record::new("web/app:running".parse().unwrap());
-    let elsewhere = Record { name: "web/db:0".parse().unwrap(), ..suspended("x", 0) };
-    let records = [suspended("late", 9), held, suspended("early", 2), running, elsewhere];
-    let names = claimable(&records, &"web/app".parse().unwrap(), at(60));
-    assert_eq!(names.iter().map(ToString::to_string).collect::<Vec<_>>(), ["web/app:early", "web/app:late"]);
-}
-
 mod any_order {
     use proptest::prelude::*;
 

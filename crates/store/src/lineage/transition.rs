@@ -127,6 +127,7 @@ impl Record {
             pid: start.pid,
             since: now,
             lease_until: now + start.lease,
+            leaving_until: None,
         });
         Ok(self.epoch)
     }

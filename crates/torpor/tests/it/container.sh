@@ -11,12 +11,14 @@ if [ "${1:-}" != --inside ]; then
 fi
 shift
 dir=$1; shift
+exec {making}> "$dir/image.lock"; flock "$making"
 if [ ! -d "$dir/image" ]; then
     mkdir -p "$dir/volume" "$dir/image.new"/{dev,proc,sys,tmp,run,root,home,usr,volume,var/{lib,log,tmp,cache}}
     cp -a /etc "$dir/image.new/"
     for link in bin sbin lib lib64; do ln -s "usr/$link" "$dir/image.new/$link"; done
     mv "$dir/image.new" "$dir/image"
 fi
+exec {making}>&-
 layer=$(mktemp -d "$dir/layer.XXXXXX"); mkdir "$layer"/{changed,work,root}; root=$layer/root
 mount -t overlay overlay -o "lowerdir=$dir/image,upperdir=$layer/changed,workdir=$layer/work" "$root"
 IFS=: read -ra shows <<< "/usr:${CONTAINER_SHOWS:-}"

@@ -7,6 +7,7 @@ mod doctor;
 mod kills;
 mod node;
 mod programs;
+mod replicas;
 mod settings;
 mod sockets;
 mod starts;

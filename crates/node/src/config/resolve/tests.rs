@@ -276,3 +276,16 @@ proptest! {
         let _ = resolve(&given);
     }
 }
+
+#[test]
+fn replicas_claim_slots_where_the_name_has_none() {
+    let pod = |pod: &str, yaml: &str| {
+        let surroundings = Surroundings { pod: Some(pod.into()), ..surroundings() };
+        RunConfig::resolve(&file(yaml), Dialect::Torpor, vec!["python3".into()], &surroundings).unwrap()
+    };
+    assert_eq!(pod("web-7d9f8b6c5-x2x4k", "").slots, Slots::Own);
+    assert_eq!(pod("web-7d9f8b6c5-x2x4k", "slots: claim").slots, Slots::Claim);
+    assert_eq!(pod("web-0", "slots: claim").slots, Slots::Own, "the ordinal is the slot");
+    let refused = refusal(&file("name: web/app:1\nslots: claim"));
+    assert!(refused.contains("slots") && refused.contains("leave the slot out"), "{refused}");
+}
