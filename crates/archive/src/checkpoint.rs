@@ -18,8 +18,6 @@ pub struct Layer {
 #[derive(Debug)]
 pub struct Checkpoint {
     source: Box<dyn Source>,
-    /// The numbers of the entries, by name.
-    by_name: Vec<u32>,
     layers: Vec<Layer>,
 }
 
@@ -63,11 +61,7 @@ impl Checkpoint {
             prefix = match beside {
                 _ if has(&inside) => inside,
                 Some(beside) if has(&beside) => beside,
-                _ => {
-                    let mut by_name: Vec<u32> = (0..source.entries().len() as u32).collect();
-                    by_name.sort_by_key(|number| source.entries()[*number as usize].name.as_str());
-                    return Ok(Self { source, by_name, layers });
-                }
+                _ => return Ok(Self { source, layers }),
             };
         }
     }
@@ -93,9 +87,7 @@ impl Checkpoint {
     /// The entry of this name.
     #[must_use]
     pub fn entry(&self, name: &str) -> Option<&Entry> {
-        let entry = |number: &u32| &self.entries()[*number as usize];
-        let found = self.by_name.binary_search_by(|number| entry(number).name.as_str().cmp(name)).ok()?;
-        self.by_name.get(found).map(entry)
+        self.entries().iter().find(|entry| entry.name == name)
     }
 
     /// The image of this kind and number in a layer.

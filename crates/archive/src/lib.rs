@@ -7,6 +7,7 @@
 //! Nothing is written to disk, and nothing that is read is trusted.
 
 mod checkpoint;
+pub mod inspect;
 pub mod memory;
 pub mod source;
 

@@ -74,13 +74,7 @@ pub struct Field<'a> {
     original: Option<&'a [u8]>,
 }
 
-impl<'a> Field<'a> {
-    /// The bytes the field was read from, key included; `None` once it was changed.
-    #[must_use]
-    pub fn original(&self) -> Option<&'a [u8]> {
-        self.original
-    }
-
+impl Field<'_> {
     /// The field's number.
     #[must_use]
     pub fn number(&self) -> u32 {
@@ -107,7 +101,14 @@ impl<'a> Message<'a> {
     ///
     /// When the bytes are no sequence of fields.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, WireError> {
-        Ok(Self { fields: fields(bytes).collect::<Result<_, _>>()? })
+        let mut fields = Vec::new();
+        let mut at = 0;
+        while at < bytes.len() {
+            let (field, next) = parse_field(bytes, at)?;
+            fields.push(field);
+            at = next;
+        }
+        Ok(Self { fields })
     }
 
     /// The fields in their order.
@@ -286,18 +287,6 @@ impl<'a> Message<'a> {
     }
 }
 
-/// The fields of a message one by one, without keeping them. After an error there are no more.
-pub(crate) fn fields(bytes: &[u8]) -> impl Iterator<Item = Result<Field<'_>, WireError>> {
-    let mut at = 0;
-    std::iter::from_fn(move || {
-        (at < bytes.len()).then(|| {
-            let parsed = parse_field(bytes, at);
-            at = parsed.as_ref().map_or(bytes.len(), |(_, next)| *next);
-            parsed.map(|(field, _)| field)
-        })
-    })
-}
-
 const LARGEST_FIELD_NUMBER: u64 = (1 << 29) - 1;
 
 fn parse_field(bytes: &[u8], start: usize) -> Result<(Field<'_>, usize), WireError> {
@@ -333,7 +322,7 @@ fn parse_field(bytes: &[u8], start: usize) -> Result<(Field<'_>, usize), WireErr
     Ok((Field { number, value, original: Some(&bytes[start..next]) }, next))
 }
 
-pub(crate) fn parse_varint(bytes: &[u8], mut at: usize, field: usize) -> Result<(u64, usize), WireError> {
+fn parse_varint(bytes: &[u8], mut at: usize, field: usize) -> Result<(u64, usize), WireError> {
     let mut value = 0u64;
     for shift in (0..64).step_by(7) {
         let byte = *bytes.get(at).ok_or(WireError::Truncated { offset: field })?;
@@ -349,7 +338,7 @@ pub(crate) fn parse_varint(bytes: &[u8], mut at: usize, field: usize) -> Result<
     Err(WireError::Overlong { offset: field })
 }
 
-pub(crate) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
         value >>= 7;
@@ -357,7 +346,7 @@ pub(crate) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
-pub(crate) fn put_field(out: &mut Vec<u8>, number: u32, value: &Value<'_>) {
+fn put_field(out: &mut Vec<u8>, number: u32, value: &Value<'_>) {
     let key = u64::from(number) << 3;
     match value {
         Value::Varint(value) => {

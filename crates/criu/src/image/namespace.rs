@@ -1,4 +1,4 @@
-//! Namespaces (CRIU `images/timens.proto`, `pidns.proto`, `utsns.proto`, `userns.proto`, `mnt.proto`).
+//! Namespaces (CRIU `images/timens.proto`, `pidns.proto`, `utsns.proto`, `userns.proto`, `mnt.proto`, `netdev.proto`).
 
 use prost::Message;
 
@@ -129,7 +129,31 @@ pub struct Mount {
     pub ext_key: Option<String>,
 }
 
+/// `netdev-ID.img`: one network device.
+#[derive(Clone, PartialEq, Message)]
+pub struct NetworkDevice {
+    /// Its type, by CRIU's number (1 loopback, 2 veth, 3 tunnel, 4 from outside, 6 bridge, 7 macvlan, 8 sit).
+    #[prost(uint32, required, tag = "1")]
+    pub r#type: u32,
+    /// Its number.
+    #[prost(uint32, required, tag = "2")]
+    pub ifindex: u32,
+    /// Largest packet, in bytes.
+    #[prost(uint32, required, tag = "3")]
+    pub mtu: u32,
+    /// Flags, as in netdevice(7).
+    #[prost(uint32, required, tag = "4")]
+    pub flags: u32,
+    /// Its name.
+    #[prost(string, required, tag = "5")]
+    pub name: String,
+    /// Its hardware address.
+    #[prost(bytes = "vec", optional, tag = "7")]
+    pub address: Option<Vec<u8>>,
+}
+
 records! {
+    NetworkDevice => NetworkDevices,
     TimeNamespace => TimeNamespace,
     PidNamespace => PidNamespace,
     UtsNamespace => UtsNamespace,

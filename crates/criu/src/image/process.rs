@@ -1,5 +1,6 @@
 //! Processes: the checkpoint as a whole, the tree, and each task's state (CRIU `images/inventory.proto`, `pstree.proto`,
-//! `core.proto`, `rlimit.proto`, `timer.proto`, `fs.proto`).
+//! `core.proto`, `rlimit.proto`, `timer.proto`, `fs.proto`, `sa.proto`,
+//! `siginfo.proto`).
 
 use prost::Message;
 
@@ -91,7 +92,7 @@ pub struct TreeEntry {
 }
 
 /// `ids-PID.img`, and inside `core`: processes with the same id share the thing.
-#[derive(Clone, PartialEq, Message)]
+#[derive(Clone, Copy, PartialEq, Message)]
 pub struct Ids {
     /// Address space.
     #[prost(uint32, required, tag = "1")]
@@ -208,12 +209,18 @@ pub struct Task {
     /// Seccomp filter; newer images have it in the thread.
     #[prost(uint32, optional, tag = "12")]
     pub old_seccomp_filter: Option<u32>,
+    /// Signals sent to the process and not yet delivered.
+    #[prost(message, optional, tag = "10")]
+    pub signals_s: Option<SignalQueue>,
     /// Audit's login user id.
     #[prost(uint32, optional, tag = "13")]
     pub loginuid: Option<u32>,
     /// The out-of-memory killer's adjustment.
     #[prost(int32, optional, tag = "14")]
     pub oom_score_adj: Option<i32>,
+    /// What is done with each signal, from number 1 on, without SIGKILL and SIGSTOP.
+    #[prost(message, repeated, tag = "15")]
+    pub sigactions: Vec<SignalAction>,
     /// Adopts orphans among its descendants (`PR_SET_CHILD_SUBREAPER`).
     #[prost(bool, optional, tag = "18")]
     pub child_subreaper: Option<bool>,
@@ -278,6 +285,9 @@ pub struct Thread {
     /// Signal sent when the parent dies.
     #[prost(uint32, optional, tag = "8")]
     pub pdeath_sig: Option<u32>,
+    /// Signals sent to the thread and not yet delivered.
+    #[prost(message, optional, tag = "9")]
+    pub signals_p: Option<SignalQueue>,
     /// Who the thread acts as.
     #[prost(message, optional, tag = "10")]
     pub creds: Option<Creds>,
@@ -293,6 +303,44 @@ pub struct Thread {
     /// Set of control groups.
     #[prost(uint32, optional, tag = "16")]
     pub cg_set: Option<u32>,
+}
+
+/// Signals not yet delivered.
+#[derive(Clone, PartialEq, Message)]
+pub struct SignalQueue {
+    /// In the order in which they were sent.
+    #[prost(message, repeated, tag = "1")]
+    pub signals: Vec<QueuedSignal>,
+}
+
+/// A signal not yet delivered.
+#[derive(Clone, PartialEq, Message)]
+pub struct QueuedSignal {
+    /// The kernel's `siginfo_t`; its first four bytes are the signal's number.
+    #[prost(bytes = "vec", required, tag = "1")]
+    pub siginfo: Vec<u8>,
+}
+
+impl QueuedSignal {
+    /// The signal's number; none where the record is too short.
+    #[must_use]
+    pub fn number(&self) -> Option<u32> {
+        self.siginfo.first_chunk().map(|bytes| u32::from_le_bytes(*bytes))
+    }
+}
+
+/// What is done with a signal.
+#[derive(Clone, Copy, PartialEq, Message)]
+pub struct SignalAction {
+    /// The address of its handler, 0 for the default, 1 for none.
+    #[prost(uint64, required, tag = "1")]
+    pub sigaction: u64,
+    /// Flags, as in sigaction(2).
+    #[prost(uint64, required, tag = "2")]
+    pub flags: u64,
+    /// Signals blocked while it is handled.
+    #[prost(uint64, required, tag = "4")]
+    pub mask: u64,
 }
 
 /// Resource limits, in the order of their numbers in getrlimit(2).

@@ -1,4 +1,5 @@
-//! Sockets (CRIU `images/sk-inet.proto`, `sk-unix.proto`, `packet-sock.proto`, `sk-netlink.proto`, `tcp-stream.proto`).
+//! Sockets (CRIU `images/sk-inet.proto`, `sk-unix.proto`, `packet-sock.proto`, `sk-netlink.proto`, `tcp-stream.proto`,
+//! `sk-opts.proto`).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -46,6 +47,9 @@ pub struct InetSocket {
     /// Remote address.
     #[prost(uint32, repeated, packed = "false", tag = "12")]
     pub dst_addr: Vec<u32>,
+    /// Options of every socket.
+    #[prost(message, required, tag = "14")]
+    pub opts: SocketOptions,
     /// Takes IPv6 connections only.
     #[prost(bool, optional, tag = "15")]
     pub v6only: Option<bool>,
@@ -58,6 +62,93 @@ pub struct InetSocket {
     /// What is shut down: 1 reading, 2 writing, 3 both.
     #[prost(uint32, optional, tag = "19")]
     pub shutdown: Option<u32>,
+    /// Options of TCP (since CRIU 4.0).
+    #[prost(message, optional, tag = "20")]
+    pub tcp_opts: Option<TcpOptions>,
+}
+
+/// Options of every socket, as in socket(7). Times are absent where they are not set.
+#[derive(Clone, PartialEq, Message)]
+pub struct SocketOptions {
+    /// Send buffer, as the kernel counts it, in bytes.
+    #[prost(uint32, required, tag = "1")]
+    pub so_sndbuf: u32,
+    /// Receive buffer, as the kernel counts it, in bytes.
+    #[prost(uint32, required, tag = "2")]
+    pub so_rcvbuf: u32,
+    /// Time limit for sending, seconds.
+    #[prost(uint64, required, tag = "3")]
+    pub so_snd_tmo_sec: u64,
+    /// Time limit for sending, microseconds.
+    #[prost(uint64, required, tag = "4")]
+    pub so_snd_tmo_usec: u64,
+    /// Time limit for receiving, seconds.
+    #[prost(uint64, required, tag = "5")]
+    pub so_rcv_tmo_sec: u64,
+    /// Time limit for receiving, microseconds.
+    #[prost(uint64, required, tag = "6")]
+    pub so_rcv_tmo_usec: u64,
+    /// `SO_REUSEADDR`.
+    #[prost(bool, optional, tag = "7")]
+    pub reuseaddr: Option<bool>,
+    /// `SO_PRIORITY`.
+    #[prost(uint32, optional, tag = "8")]
+    pub so_priority: Option<u32>,
+    /// `SO_RCVLOWAT`.
+    #[prost(uint32, optional, tag = "9")]
+    pub so_rcvlowat: Option<u32>,
+    /// `SO_MARK`.
+    #[prost(uint32, optional, tag = "10")]
+    pub so_mark: Option<u32>,
+    /// `SO_PASSCRED`.
+    #[prost(bool, optional, tag = "11")]
+    pub so_passcred: Option<bool>,
+    /// `SO_BINDTODEVICE`.
+    #[prost(string, optional, tag = "15")]
+    pub so_bound_dev: Option<String>,
+    /// `SO_REUSEPORT`.
+    #[prost(bool, optional, tag = "17")]
+    pub so_reuseport: Option<bool>,
+    /// `SO_BROADCAST`.
+    #[prost(bool, optional, tag = "18")]
+    pub so_broadcast: Option<bool>,
+    /// `SO_KEEPALIVE`.
+    #[prost(bool, optional, tag = "19")]
+    pub so_keepalive: Option<bool>,
+    /// `SO_LINGER`, seconds.
+    #[prost(uint32, optional, tag = "24")]
+    pub so_linger: Option<u32>,
+}
+
+/// Options of a TCP socket, as in tcp(7).
+#[derive(Clone, Copy, PartialEq, Message)]
+pub struct TcpOptions {
+    /// `TCP_CORK`.
+    #[prost(bool, optional, tag = "1")]
+    pub cork: Option<bool>,
+    /// `TCP_NODELAY`.
+    #[prost(bool, optional, tag = "2")]
+    pub nodelay: Option<bool>,
+    /// `TCP_KEEPCNT`.
+    #[prost(uint32, optional, tag = "3")]
+    pub keepcnt: Option<u32>,
+    /// `TCP_KEEPIDLE`, seconds.
+    #[prost(uint32, optional, tag = "4")]
+    pub keepidle: Option<u32>,
+    /// `TCP_KEEPINTVL`, seconds.
+    #[prost(uint32, optional, tag = "5")]
+    pub keepintvl: Option<u32>,
+}
+
+/// What is in a socket's queue: `sk-queues.img`. The bytes follow.
+#[derive(Clone, Copy, PartialEq, Message)]
+pub struct QueuedPacket {
+    /// The socket, by its inode.
+    #[prost(uint32, required, tag = "1")]
+    pub id_for: u32,
+    /// How many bytes follow.
+    #[prost(uint32, required, tag = "2")]
+    pub length: u32,
 }
 
 /// `IPPROTO_TCP`.
@@ -203,9 +294,15 @@ pub struct UnixSocket {
     /// Who is signalled.
     #[prost(message, required, tag = "9")]
     pub fown: Owner,
+    /// Options of every socket.
+    #[prost(message, required, tag = "10")]
+    pub opts: SocketOptions,
     /// Path, or an abstract name starting with a zero byte; empty if unnamed.
     #[prost(bytes = "vec", required, tag = "11")]
     pub name: Vec<u8>,
+    /// What is shut down: 1 reading, 2 writing, 3 both.
+    #[prost(uint32, optional, tag = "12")]
+    pub shutdown: Option<u32>,
     /// The directory a relative path starts from.
     #[prost(string, optional, tag = "14")]
     pub name_dir: Option<String>,
@@ -232,6 +329,18 @@ pub struct PacketSocket {
     /// Protocol.
     #[prost(uint32, required, tag = "3")]
     pub protocol: u32,
+    /// Flags, as in open(2).
+    #[prost(uint32, required, tag = "4")]
+    pub flags: u32,
+    /// The device it is bound to, zero for all.
+    #[prost(uint32, required, tag = "5")]
+    pub ifindex: u32,
+    /// Options of every socket.
+    #[prost(message, required, tag = "7")]
+    pub opts: SocketOptions,
+    /// Its network namespace.
+    #[prost(uint32, optional, tag = "20")]
+    pub ns_id: Option<u32>,
 }
 
 /// A netlink socket.
@@ -249,9 +358,27 @@ pub struct NetlinkSocket {
     /// 1 connected, 7 not.
     #[prost(uint32, required, tag = "4")]
     pub state: u32,
+    /// Flags, as in open(2).
+    #[prost(uint32, required, tag = "6")]
+    pub flags: u32,
     /// Port.
     #[prost(uint32, required, tag = "7")]
     pub portid: u32,
+    /// Groups it listens to, 32 in each word.
+    #[prost(uint32, repeated, packed = "false", tag = "8")]
+    pub groups: Vec<u32>,
+    /// The other end's port.
+    #[prost(uint32, required, tag = "9")]
+    pub dst_portid: u32,
+    /// The other end's groups.
+    #[prost(uint32, required, tag = "10")]
+    pub dst_group: u32,
+    /// Options of every socket.
+    #[prost(message, required, tag = "12")]
+    pub opts: SocketOptions,
+    /// Its network namespace.
+    #[prost(uint32, optional, tag = "13")]
+    pub ns_id: Option<u32>,
 }
 
 /// `tcp-stream-INO.img`: an established connection; what was received and not read, then what was sent and not acknowledged, follows.
@@ -277,7 +404,10 @@ pub struct TcpStream {
     pub unsq_len: Option<u32>,
 }
 
-records! { TcpStream => TcpStream }
+records! {
+    TcpStream => TcpStream,
+    QueuedPacket => SocketQueues,
+}
 
 #[cfg(test)]
 mod tests {

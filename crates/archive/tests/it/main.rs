@@ -1,5 +1,0 @@
-//! Checkpoints of every form, and hostile ones.
-
-mod archives;
-mod hostile;
-mod tape;
