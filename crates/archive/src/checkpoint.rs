@@ -18,6 +18,8 @@ pub struct Layer {
 #[derive(Debug)]
 pub struct Checkpoint {
     source: Box<dyn Source>,
+    /// The numbers of the entries, by name.
+    by_name: Vec<u32>,
     layers: Vec<Layer>,
 }
 
@@ -61,7 +63,11 @@ impl Checkpoint {
             prefix = match beside {
                 _ if has(&inside) => inside,
                 Some(beside) if has(&beside) => beside,
-                _ => return Ok(Self { source, layers }),
+                _ => {
+                    let mut by_name: Vec<u32> = (0..source.entries().len() as u32).collect();
+                    by_name.sort_by_key(|number| source.entries()[*number as usize].name.as_str());
+                    return Ok(Self { source, by_name, layers });
+                }
             };
         }
     }
@@ -87,7 +93,9 @@ impl Checkpoint {
     /// The entry of this name.
     #[must_use]
     pub fn entry(&self, name: &str) -> Option<&Entry> {
-        self.entries().iter().find(|entry| entry.name == name)
+        let entry = |number: &u32| &self.entries()[*number as usize];
+        let found = self.by_name.binary_search_by(|number| entry(number).name.as_str().cmp(name)).ok()?;
+        self.by_name.get(found).map(entry)
     }
 
     /// The image of this kind and number in a layer.

@@ -3,9 +3,25 @@
 use std::fmt;
 use std::io::{self, Read};
 
+mod archive;
+mod bytes;
+mod compression;
 mod directory;
+mod error;
+mod limits;
+mod names;
+mod place;
+mod stream;
+mod tar;
 
+pub use bytes::{Bytes, EntryBytes};
+pub use compression::Compression;
 pub use directory::Directory;
+pub use error::SourceError;
+pub use limits::Limits;
+pub use place::{Place, open, open_bytes, open_stream, open_with};
+pub use stream::Tap;
+pub use tar::{HeaderProblem, NameProblem};
 
 /// What an entry is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,10 +56,90 @@ pub struct Entry {
     pub modified: i64,
 }
 
+impl Entry {
+    /// Refuses what no body can give: a range beyond its end, or the body of something that is no file.
+    pub(crate) fn check_range(&self, place: &str, offset: u64, length: usize) -> Result<(), SourceError> {
+        if self.kind != EntryKind::File {
+            return Err(SourceError::NoBody { place: place.to_owned(), entry: self.name.clone() });
+        }
+        let wanted = offset.saturating_add(length as u64);
+        if wanted > self.size {
+            return Err(SourceError::Short {
+                place: place.to_owned(),
+                entry: self.name.clone(),
+                size: self.size,
+                wanted,
+            });
+        }
+        Ok(())
+    }
+}
+
+/// The BLAKE3 hash of a body.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Digest(pub [u8; 32]);
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Something odd about a place that does not keep it from being read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Remark {
+    /// The archive does not end with the blocks of zeros that belong there: its writer may have been cut off.
+    NoEnd {
+        /// Bytes it has.
+        at: u64,
+    },
+    /// The archive ends, and then other bytes follow. CRI-O and containerd write over a longer file of the same name
+    /// without cutting it.
+    Trailing {
+        /// Where the archive ends.
+        at: u64,
+        /// Bytes that follow, if they were counted.
+        bytes: Option<u64>,
+    },
+    /// After the compressed data, something follows that is none.
+    AfterStream {
+        /// Where it starts, in compressed bytes.
+        at: u64,
+    },
+}
+
+impl fmt::Display for Remark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoEnd { at } => {
+                write!(f, "the archive ends at byte {at} without the mark of an end: it may be cut short")
+            }
+            Self::Trailing { at, bytes } => {
+                write!(f, "the archive ends at byte {at}, and ")?;
+                match bytes {
+                    Some(bytes) => write!(f, "{bytes} other bytes follow")?,
+                    None => f.write_str("other bytes follow")?,
+                }
+                f.write_str(": it was written over a longer file")
+            }
+            Self::AfterStream { at } => {
+                write!(f, "the compressed data ends at byte {at} of the file, and other bytes follow")
+            }
+        }
+    }
+}
+
 /// A place that a checkpoint can be read from.
 ///
 /// Names are unique: a source refuses a checkpoint in which two entries have the same.
-pub trait Source: fmt::Debug {
+pub trait Source: fmt::Debug + Send + Sync {
     /// What it is, for people: a path, `-`, or the name in a store.
     fn name(&self) -> &str;
 
@@ -61,6 +157,21 @@ pub trait Source: fmt::Debug {
 
     /// Whether ranges cost the same in any order.
     fn random_access(&self) -> bool;
+
+    /// What is odd about the place.
+    fn remarks(&self) -> &[Remark] {
+        &[]
+    }
+
+    /// The hash of a body, where it is known without reading it again.
+    fn digest(&self, _entry: &Entry) -> Option<Digest> {
+        None
+    }
+
+    /// How it is compressed, if it is.
+    fn compression(&self) -> Option<Compression> {
+        None
+    }
 }
 
 /// A body from its start to its end.
@@ -91,92 +202,5 @@ impl Read for Body<'_> {
         self.source.read_at(self.entry, self.at, &mut into[..length]).map_err(io::Error::other)?;
         self.at += length as u64;
         Ok(length)
-    }
-}
-
-/// Why a checkpoint cannot be read.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum SourceError {
-    /// The place itself cannot be read.
-    #[error("cannot read {place}")]
-    Place {
-        /// The place.
-        place: String,
-        /// What the system said.
-        #[source]
-        source: io::Error,
-    },
-    /// An entry cannot be read.
-    #[error("cannot read {entry} in {place}")]
-    Entry {
-        /// The place.
-        place: String,
-        /// The entry's name.
-        entry: String,
-        /// What the system said.
-        #[source]
-        source: io::Error,
-    },
-    /// An entry ends before what should be in it.
-    #[error("{entry} in {place} has {size} bytes, and {wanted} are needed")]
-    Short {
-        /// The place.
-        place: String,
-        /// The entry's name.
-        entry: String,
-        /// The bytes it has.
-        size: u64,
-        /// The bytes that were asked for.
-        wanted: u64,
-    },
-    /// An entry is larger than anything of its kind should be.
-    #[error("{entry} in {place} has {size} bytes, more than the limit of {limit}")]
-    TooLarge {
-        /// The place.
-        place: String,
-        /// The entry's name.
-        entry: String,
-        /// The bytes it has.
-        size: u64,
-        /// The limit.
-        limit: u64,
-    },
-    /// There are more entries than a checkpoint should have.
-    #[error("{place} has more than {limit} entries")]
-    TooMany {
-        /// The place.
-        place: String,
-        /// The limit.
-        limit: usize,
-    },
-    /// Images refer to parents in a circle, or to more of them than there can be.
-    #[error("{place} has more than {limit} generations of images")]
-    TooDeep {
-        /// The place.
-        place: String,
-        /// The limit.
-        limit: usize,
-    },
-    /// Nothing in it is an image of CRIU's.
-    #[error("{place} holds no checkpoint")]
-    NoImages {
-        /// The place.
-        place: String,
-    },
-}
-
-impl SourceError {
-    /// What a person can do about it.
-    #[must_use]
-    pub fn remedy(&self) -> &'static str {
-        match self {
-            Self::Place { .. } | Self::Entry { .. } => "check the path, and that you may read it",
-            Self::Short { .. } => "the checkpoint is damaged: use another copy",
-            Self::TooLarge { .. } | Self::TooMany { .. } | Self::TooDeep { .. } => {
-                "it is damaged, or made to do harm: use another copy"
-            }
-            Self::NoImages { .. } => "give an archive that an engine made, or a directory with CRIU's images",
-        }
     }
 }

@@ -5,6 +5,9 @@
 //! messages (one module for each part of a program's state), for reading only: an image is never rebuilt from them, since they do
 //! not know the fields of every CRIU. Images are changed by [`edit`], which keeps what it does not know.
 //!
+//! For everything else there is [`schema`], a table of all messages, and what follows from it: a [`Tree`] of any message, and
+//! [`document`]s, whole images as JSON and back.
+//!
 //! An image in which CRIU has nothing to say is not written, so an absent file means "none", with the exception of the inventory.
 //!
 //! Formats: CRIU 4.2, `criu/image.c`, `criu/image-desc.c`, `criu/include/magic.h` and `images/*.proto`.
@@ -15,24 +18,53 @@ use crate::wire::WireError;
 
 pub mod cgroup;
 pub mod credential;
+pub mod document;
 pub mod edit;
 pub mod event;
 pub mod file;
+pub mod format;
 pub mod framing;
+pub mod json;
 pub mod kind;
 pub mod memory;
 pub mod namespace;
 pub mod pagemap;
+mod payload;
+pub mod presentation;
 pub mod process;
+mod quoted;
+pub mod schema;
 pub mod socket;
 pub mod terminal;
+pub mod tree;
 
+pub use format::Format;
 pub use framing::{Entry, ImageReader, ImageWriter, Limits};
 pub use kind::{Argument, Description, Extra, Framing, Kind, Name};
+pub use payload::PayloadError;
+pub use tree::{Tree, TreeError};
 
 /// Why an image cannot be read or changed. Offsets count bytes from the start of the image.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
+    /// A file is too short to be an image.
+    #[error("no image: it has {size} bytes, fewer than a magic")]
+    NoMagic {
+        /// Its size, in bytes.
+        size: usize,
+    },
+    /// A file starts with a number that is the magic of no kind.
+    #[error("no image: it starts with {found:#010x}, which is no magic")]
+    UnknownMagic {
+        /// The number.
+        found: u32,
+    },
+    /// The reader failed before the kind of the image was known.
+    #[error("the image cannot be read")]
+    Unreadable {
+        /// What the reader said.
+        source: io::Error,
+    },
     /// The image does not start with the magic of its kind.
     #[error("{kind} image starts with {found:#010x} where {expected:#010x} belongs")]
     Magic {
@@ -85,6 +117,16 @@ pub enum ImageError {
         /// What is wrong with it.
         source: WireError,
     },
+    /// An entry is not the message that belongs into this image, or too much of it.
+    #[error("entry at byte {offset} of the {kind} image: {source}")]
+    Tree {
+        /// What the image is.
+        kind: Kind,
+        /// Where the entry starts.
+        offset: u64,
+        /// What is wrong with it.
+        source: TreeError,
+    },
     /// An entry is not the message that belongs into this image.
     #[error("entry at byte {offset} of the {kind} image: {source}")]
     Message {
@@ -127,6 +169,30 @@ pub enum ImageError {
         /// What the reader said.
         source: io::Error,
     },
+}
+
+impl ImageError {
+    /// What to do about it.
+    #[must_use]
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            Self::NoMagic { .. } | Self::UnknownMagic { .. } | Self::Raw { .. } => {
+                "pages, dumps of `ip` and archives of a tmpfs have no entries: read them with the tools they are made for"
+            }
+            Self::Magic { .. } | Self::Empty { .. } => "check that the file is the image its name says",
+            Self::TooLarge { .. } | Self::TooMany { .. } => {
+                "no program needs that much: the image is damaged, or made to do harm"
+            }
+            Self::Truncated { .. }
+            | Self::Wire { .. }
+            | Self::Tree { .. }
+            | Self::Message { .. }
+            | Self::Invalid { .. } => {
+                "take the image from another copy of the checkpoint, or an earlier checkpoint"
+            }
+            Self::Unreadable { .. } | Self::Io { .. } => "check the disk and the permissions of the file",
+        }
+    }
 }
 
 /// A message that is the entry of an image of one kind.

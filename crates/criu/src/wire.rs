@@ -74,7 +74,13 @@ pub struct Field<'a> {
     original: Option<&'a [u8]>,
 }
 
-impl Field<'_> {
+impl<'a> Field<'a> {
+    /// The bytes the field was read from, key included; `None` once it was changed.
+    #[must_use]
+    pub fn original(&self) -> Option<&'a [u8]> {
+        self.original
+    }
+
     /// The field's number.
     #[must_use]
     pub fn number(&self) -> u32 {
@@ -101,14 +107,7 @@ impl<'a> Message<'a> {
     ///
     /// When the bytes are no sequence of fields.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, WireError> {
-        let mut fields = Vec::new();
-        let mut at = 0;
-        while at < bytes.len() {
-            let (field, next) = parse_field(bytes, at)?;
-            fields.push(field);
-            at = next;
-        }
-        Ok(Self { fields })
+        Ok(Self { fields: fields(bytes).collect::<Result<_, _>>()? })
     }
 
     /// The fields in their order.
@@ -287,6 +286,18 @@ impl<'a> Message<'a> {
     }
 }
 
+/// The fields of a message one by one, without keeping them. After an error there are no more.
+pub(crate) fn fields(bytes: &[u8]) -> impl Iterator<Item = Result<Field<'_>, WireError>> {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        (at < bytes.len()).then(|| {
+            let parsed = parse_field(bytes, at);
+            at = parsed.as_ref().map_or(bytes.len(), |(_, next)| *next);
+            parsed.map(|(field, _)| field)
+        })
+    })
+}
+
 const LARGEST_FIELD_NUMBER: u64 = (1 << 29) - 1;
 
 fn parse_field(bytes: &[u8], start: usize) -> Result<(Field<'_>, usize), WireError> {
@@ -322,7 +333,7 @@ fn parse_field(bytes: &[u8], start: usize) -> Result<(Field<'_>, usize), WireErr
     Ok((Field { number, value, original: Some(&bytes[start..next]) }, next))
 }
 
-fn parse_varint(bytes: &[u8], mut at: usize, field: usize) -> Result<(u64, usize), WireError> {
+pub(crate) fn parse_varint(bytes: &[u8], mut at: usize, field: usize) -> Result<(u64, usize), WireError> {
     let mut value = 0u64;
     for shift in (0..64).step_by(7) {
         let byte = *bytes.get(at).ok_or(WireError::Truncated { offset: field })?;
@@ -338,7 +349,7 @@ fn parse_varint(bytes: &[u8], mut at: usize, field: usize) -> Result<(u64, usize
     Err(WireError::Overlong { offset: field })
 }
 
-fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+pub(crate) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
         value >>= 7;
@@ -346,7 +357,7 @@ fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
-fn put_field(out: &mut Vec<u8>, number: u32, value: &Value<'_>) {
+pub(crate) fn put_field(out: &mut Vec<u8>, number: u32, value: &Value<'_>) {
     let key = u64::from(number) << 3;
     match value {
         Value::Varint(value) => {

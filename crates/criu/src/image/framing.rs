@@ -6,9 +6,9 @@ use super::{Extra, Framing, ImageError, Kind, Record};
 use crate::wire::{Message, WireError};
 
 /// The first number of most images (CRIU `criu/include/magic.h`).
-const COMMON_MAGIC: u32 = 0x5456_4319;
+pub(super) const COMMON_MAGIC: u32 = 0x5456_4319;
 /// The first number of images about a run of CRIU.
-const SERVICE_MAGIC: u32 = 0x5510_5940;
+pub(super) const SERVICE_MAGIC: u32 = 0x5510_5940;
 
 /// How much an image may ask for. Memory is taken only as bytes really arrive, so that a size that lies costs nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

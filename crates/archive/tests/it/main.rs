@@ -1,0 +1,5 @@
+//! Checkpoints of every form, and hostile ones.
+
+mod archives;
+mod hostile;
+mod tape;
