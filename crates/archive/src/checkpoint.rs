@@ -1,6 +1,6 @@
 //! A checkpoint as entries and layers of images.
 
-use torpor_criu::image::{Kind, Name};
+use torpor_criu::image::{Framing, Kind, Name};
 
 use crate::source::{Body, Entry, EntryKind, Source, SourceError};
 
@@ -35,7 +35,10 @@ impl Checkpoint {
                     && entry
                         .name
                         .strip_prefix(prefix)
-                        .is_some_and(|rest| !rest.contains('/') && Name::parse(rest).is_some())
+                        .filter(|rest| !rest.contains('/'))
+                        .and_then(Name::parse)
+                        // Statistics are where the engine puts them: beside the directory of the images.
+                        .is_some_and(|name| name.kind.description().framing != Framing::Service)
             })
         };
         let mut prefix = ["", "checkpoint/", "pre-checkpoint/"]

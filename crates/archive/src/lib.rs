@@ -6,7 +6,9 @@
 //!
 //! Nothing is written to disk, and nothing that is read is trusted.
 
+pub mod check;
 mod checkpoint;
+pub mod engine;
 pub mod inspect;
 pub mod memory;
 pub mod source;

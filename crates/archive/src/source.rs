@@ -10,7 +10,9 @@ mod directory;
 mod error;
 mod limits;
 mod names;
+mod nested;
 mod place;
+mod stored;
 mod stream;
 mod tar;
 
@@ -19,7 +21,9 @@ pub use compression::Compression;
 pub use directory::Directory;
 pub use error::SourceError;
 pub use limits::Limits;
+pub use nested::each_nested;
 pub use place::{Place, open, open_bytes, open_stream, open_with};
+pub use stored::{FILES, MANIFEST, Stored};
 pub use stream::Tap;
 pub use tar::{HeaderProblem, NameProblem};
 
@@ -89,6 +93,18 @@ impl fmt::Debug for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
+}
+
+/// How sure one can be that what is read is what was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Assurance {
+    /// Nothing tells.
+    None,
+    /// The compressed stream has checksums, which were right or will be looked at.
+    Checksums(Compression),
+    /// Digests that were written with it: says which.
+    Digests(&'static str),
 }
 
 /// Something odd about a place that does not keep it from being read.
@@ -168,39 +184,75 @@ pub trait Source: fmt::Debug + Send + Sync {
         None
     }
 
+    /// How sure one can be of what is read.
+    fn assurance(&self) -> Assurance {
+        Assurance::None
+    }
+
+    /// Verifies what only shows when all is read, beyond what reading each body tells.
+    ///
+    /// # Errors
+    /// Where something is not what was written.
+    fn verify(&self) -> Result<(), SourceError> {
+        Ok(())
+    }
+
     /// How it is compressed, if it is.
     fn compression(&self) -> Option<Compression> {
         None
     }
 }
 
-/// A body from its start to its end.
+/// A body from its start to its end. Small reads are gathered into larger ones.
 #[derive(Debug)]
 pub struct Body<'a> {
     source: &'a dyn Source,
     entry: &'a Entry,
     at: u64,
+    buffer: Vec<u8>,
+    /// What was taken from the buffer.
+    taken: usize,
 }
+
+/// Bytes that are read ahead.
+const AHEAD: u64 = 32 << 10;
 
 impl<'a> Body<'a> {
     /// The body of an entry of this source.
     #[must_use]
     pub fn new(source: &'a dyn Source, entry: &'a Entry) -> Self {
-        Self { source, entry, at: 0 }
+        Self { source, entry, at: 0, buffer: Vec::new(), taken: 0 }
     }
 
-    /// The same body, from byte `offset` on.
+    /// The body from byte `offset` on; beyond its end there is nothing.
     #[must_use]
     pub fn starting_at(self, offset: u64) -> Self {
-        Self { at: offset.min(self.entry.size), ..self }
+        Self { at: offset.min(self.entry.size), ..Self::new(self.source, self.entry) }
     }
 }
 
 impl Read for Body<'_> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let length = (self.entry.size - self.at).min(into.len() as u64) as usize;
-        self.source.read_at(self.entry, self.at, &mut into[..length]).map_err(io::Error::other)?;
-        self.at += length as u64;
+        let left = self.entry.size - self.at;
+        if self.taken == self.buffer.len() && into.len() as u64 >= AHEAD.min(left) {
+            let length = left.min(into.len() as u64) as usize;
+            self.source.read_at(self.entry, self.at, &mut into[..length]).map_err(io::Error::other)?;
+            self.at += length as u64;
+            return Ok(length);
+        }
+        if self.taken == self.buffer.len() {
+            self.buffer.resize(AHEAD.min(left) as usize, 0);
+            self.taken = 0;
+            let read = self.source.read_at(self.entry, self.at, &mut self.buffer);
+            if let Err(error) = read {
+                self.buffer.clear();
+                return Err(io::Error::other(error));
+            }
+            self.at += self.buffer.len() as u64;
+        }
+        let length = into.len().min(self.buffer.len() - self.taken);
+        into[..length].copy_from_slice(&self.buffer[self.taken..self.taken + length]);
+        self.taken += length;
         Ok(length)
     }
 }

@@ -1,5 +1,6 @@
 //! What can be typed: one file a command, one line in [`Command`] each.
 
+mod check;
 mod checkpoint;
 mod completions;
 mod control;
@@ -15,6 +16,7 @@ mod ls;
 mod man;
 mod output;
 mod pin;
+mod place;
 mod prune;
 mod rm;
 mod run;
@@ -44,6 +46,7 @@ struct Torpor {
 enum Command {
     /// Run a program that outlives its node
     Run(run::Args),
+    Check(check::Args),
     Checkpoint(checkpoint::Args),
     Wait(wait::Args),
     Ls(ls::Args),
@@ -65,6 +68,7 @@ impl Command {
     fn run(self) -> anyhow::Result<Exit> {
         match self {
             Command::Run(args) => run::run(args),
+            Command::Check(args) => check::run(&args),
             Command::Checkpoint(args) => checkpoint::run(&args),
             Command::Wait(args) => wait::run(&args),
             Command::Ls(args) => ls::run(&args),

@@ -32,8 +32,7 @@ impl Archive {
     /// Reads the headers.
     pub(crate) fn open(name: String, bytes: Arc<dyn Bytes>, limits: &Limits) -> Result<Self, SourceError> {
         let mut entries = Vec::new();
-        let seeking = Seeking { bytes: &*bytes, at: 0, window: Vec::new(), window_at: 0 };
-        let mut scan = Scan::new(seeking, &name, None, limits);
+        let mut scan = Scan::new(Seeking::new(&*bytes), &name, None, limits);
         while let Some(entry) = scan.next()? {
             entries.push(entry);
         }
@@ -101,11 +100,17 @@ impl Source for Archive {
 }
 
 /// Reads headers, and leaps over bodies.
-struct Seeking<'a> {
+pub(super) struct Seeking<'a> {
     bytes: &'a dyn Bytes,
     at: u64,
     window: Vec<u8>,
     window_at: u64,
+}
+
+impl<'a> Seeking<'a> {
+    pub(super) fn new(bytes: &'a dyn Bytes) -> Self {
+        Self { bytes, at: 0, window: Vec::new(), window_at: 0 }
+    }
 }
 
 impl Read for Seeking<'_> {

@@ -73,6 +73,25 @@ impl Bytes for EntryBytes {
     }
 }
 
+/// As [`EntryBytes`], of a source that is not shared.
+#[derive(Debug)]
+pub(crate) struct Borrowed<'a> {
+    pub(crate) source: &'a dyn Source,
+    pub(crate) entry: &'a Entry,
+}
+
+impl Bytes for Borrowed<'_> {
+    fn size(&self) -> u64 {
+        self.entry.size
+    }
+
+    fn read_some_at(&self, offset: u64, into: &mut [u8]) -> io::Result<usize> {
+        let length = self.entry.size.saturating_sub(offset).min(into.len() as u64) as usize;
+        self.source.read_at(self.entry, offset, &mut into[..length]).map_err(io::Error::other)?;
+        Ok(length)
+    }
+}
+
 impl Bytes for Vec<u8> {
     fn size(&self) -> u64 {
         self.len() as u64

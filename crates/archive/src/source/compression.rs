@@ -91,24 +91,24 @@ pub(crate) struct Restart {
     pub(crate) unpacked: u64,
 }
 
-enum Decoder {
+enum Decoder<'a> {
     /// Nothing is compressed.
-    Plain(Input),
+    Plain(Input<'a>),
     /// Before a member, frame or stream.
-    Between(Input),
-    Gzip(Box<flate2::bufread::GzDecoder<Input>>),
-    Bzip2(bzip2::bufread::BzDecoder<Input>),
-    Zstd(zstd::stream::read::Decoder<'static, Input>),
-    Xz(Box<lzma_rust2::XzReader<Input>>),
-    Lz4(Box<lz4_flex::frame::FrameDecoder<Input>>),
+    Between(Input<'a>),
+    Gzip(Box<flate2::bufread::GzDecoder<Input<'a>>>),
+    Bzip2(bzip2::bufread::BzDecoder<Input<'a>>),
+    Zstd(zstd::stream::read::Decoder<'static, Input<'a>>),
+    Xz(Box<lzma_rust2::XzReader<Input<'a>>>),
+    Lz4(Box<lz4_flex::frame::FrameDecoder<Input<'a>>>),
     /// It failed, or ended: decoders are not asked again.
     Over,
 }
 
 /// A stream that is being unpacked.
-pub(crate) struct Unpacker {
+pub(crate) struct Unpacker<'a> {
     compression: Option<Compression>,
-    decoder: Decoder,
+    decoder: Decoder<'a>,
     limits: Limits,
     /// Compressed bytes there are, where that is known.
     packed_size: Option<u64>,
@@ -117,18 +117,20 @@ pub(crate) struct Unpacker {
     restarts: Vec<Restart>,
     /// Where compressed data ended and something else began.
     trailing: Option<u64>,
+    /// Every member so far has a checksum of its content.
+    checked: bool,
 }
 
-impl fmt::Debug for Unpacker {
+impl fmt::Debug for Unpacker<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Unpacker").field("compression", &self.compression).finish_non_exhaustive()
     }
 }
 
-impl Unpacker {
+impl<'a> Unpacker<'a> {
     /// Unpacks a stream from its start on, of `packed_size` bytes if that is known.
     pub(crate) fn new(
-        from: Box<dyn Read + Send>,
+        from: Box<dyn Read + Send + 'a>,
         packed_size: Option<u64>,
         limits: &Limits,
     ) -> io::Result<Self> {
@@ -139,7 +141,7 @@ impl Unpacker {
 
     /// Goes on at a place that an earlier pass found; `from` begins there.
     pub(crate) fn restart(
-        from: Box<dyn Read + Send>,
+        from: Box<dyn Read + Send + 'a>,
         at: Restart,
         compression: Compression,
         packed_size: Option<u64>,
@@ -149,7 +151,7 @@ impl Unpacker {
     }
 
     fn begin(
-        input: Input,
+        input: Input<'a>,
         compression: Option<Compression>,
         packed_size: Option<u64>,
         limits: &Limits,
@@ -157,7 +159,16 @@ impl Unpacker {
     ) -> Self {
         let decoder = if compression.is_some() { Decoder::Between(input) } else { Decoder::Plain(input) };
         let limits = limits.clone();
-        Self { compression, decoder, limits, packed_size, unpacked, restarts: Vec::new(), trailing: None }
+        Self {
+            compression,
+            decoder,
+            limits,
+            packed_size,
+            unpacked,
+            restarts: Vec::new(),
+            trailing: None,
+            checked: true,
+        }
     }
 
     /// How it is compressed.
@@ -180,8 +191,13 @@ impl Unpacker {
         self.trailing
     }
 
+    /// Whether all content so far has checksums.
+    pub(crate) fn has_checksums(&self) -> bool {
+        self.checked
+    }
+
     /// Starts the next member; false where there is none.
-    fn start(&mut self, mut input: Input) -> io::Result<bool> {
+    fn start(&mut self, mut input: Input<'a>) -> io::Result<bool> {
         let first = input.consumed() == 0;
         loop {
             let magic = input.peek(Compression::MAGIC)?;
@@ -206,6 +222,7 @@ impl Unpacker {
             let length = u32::from_le_bytes([header[4], header[5], header[6], header[7]]);
             input.pass(8 + u64::from(length))?;
         }
+        self.checked &= has_checksum(self.compression, input.peek(8)?);
         let packed = input.consumed();
         let gap = self.restarts.last().is_none_or(|last| self.unpacked - last.unpacked >= RESTART_GAP);
         if !first && gap && self.restarts.len() < MAX_RESTARTS {
@@ -285,7 +302,7 @@ impl Unpacker {
     }
 }
 
-impl Read for Unpacker {
+impl Read for Unpacker<'_> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         if into.is_empty() {
             return Ok(0);
@@ -307,6 +324,18 @@ impl Read for Unpacker {
                 Err(error)
             }
         }
+    }
+}
+
+/// Whether a member that begins like this has a checksum of its content. Of xz and LZ4 streams only the first is asked.
+fn has_checksum(compression: Option<Compression>, header: &[u8]) -> bool {
+    let byte = |at: usize| header.get(at).copied().unwrap_or(0);
+    match compression {
+        Some(Compression::Gzip | Compression::Bzip2) => true,
+        Some(Compression::Xz) => byte(7) & 0xf != 0,
+        Some(Compression::Zstd) => byte(4) & 4 != 0,
+        Some(Compression::Lz4) => byte(4) & 0x14 != 0,
+        None => false,
     }
 }
 

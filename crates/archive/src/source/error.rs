@@ -199,12 +199,14 @@ pub enum SourceError {
         entry: String,
     },
     /// Something in a store cannot be read.
-    #[error("cannot read {entry} of {place}")]
+    #[error("cannot read {entry} of {place} at byte {offset}")]
     Store {
         /// The generation.
         place: String,
         /// What was read.
         entry: String,
+        /// Where in it.
+        offset: u64,
         /// What the store said.
         #[source]
         source: Box<ReadError>,

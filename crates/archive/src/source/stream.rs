@@ -9,7 +9,7 @@ use super::bytes::{Bytes, Ordered};
 use super::compression::{Compression, Restart, Unpacker};
 use super::names::check_unique;
 use super::tar::{End, Feed, Scan, failure};
-use super::{Digest, Entry, EntryKind, Limits, Remark, Source, SourceError};
+use super::{Assurance, Digest, Entry, EntryKind, Limits, Remark, Source, SourceError};
 
 /// Largest body that is kept.
 const MAX_KEPT: u64 = 8 << 20;
@@ -31,6 +31,8 @@ pub(crate) struct Stream {
     /// What a further pass reads from; none for a pipe.
     bytes: Option<Arc<dyn Bytes>>,
     compression: Option<Compression>,
+    /// Whether the compressed stream has checksums.
+    checked: bool,
     limits: Limits,
     entries: Vec<Entry>,
     digests: HashMap<u64, Digest>,
@@ -39,7 +41,7 @@ pub(crate) struct Stream {
     restarts: Vec<Restart>,
     remarks: Vec<Remark>,
     /// Where the last reading stopped.
-    pass: Mutex<Option<Unpacker>>,
+    pass: Mutex<Option<Unpacker<'static>>>,
 }
 
 impl fmt::Debug for Stream {
@@ -89,6 +91,7 @@ impl Stream {
             name: name.clone(),
             bytes,
             compression,
+            checked: false,
             limits: limits.clone(),
             entries: Vec::new(),
             digests: HashMap::new(),
@@ -109,6 +112,7 @@ impl Stream {
             Some(End::Marked(at)) => stream.remarks.extend(drain(&name, scan.feed(), at)?),
             _ => stream.remarks.push(Remark::NoEnd { at: scan.feed().unpacked() }),
         }
+        stream.checked = scan.feed().has_checksums();
         stream.restarts = scan.feed().take_restarts();
         check_unique(&name, &mut stream.entries)?;
         Ok(stream)
@@ -117,7 +121,7 @@ impl Stream {
     /// Reads a body: keeps it, or shows it as it passes, and computes its digest.
     fn pass_body(
         &mut self,
-        scan: &mut Scan<'_, Unpacker>,
+        scan: &mut Scan<'_, Unpacker<'static>>,
         entry: &Entry,
         room: &mut u64,
         tap: &mut Option<&mut dyn Tap>,
@@ -148,7 +152,11 @@ impl Stream {
     }
 
     /// An unpacker that stands at or before a byte, as near as can be.
-    fn unpacker_before(&self, last: Option<Unpacker>, at: u64) -> io::Result<Option<Unpacker>> {
+    fn unpacker_before(
+        &self,
+        last: Option<Unpacker<'static>>,
+        at: u64,
+    ) -> io::Result<Option<Unpacker<'static>>> {
         let Some(bytes) = &self.bytes else { return Ok(None) };
         let restart = self.restarts[..self.restarts.partition_point(|restart| restart.unpacked <= at)].last();
         let near = restart.map_or(0, |restart| restart.unpacked);
@@ -175,7 +183,7 @@ fn is_pages(name: &str) -> bool {
 }
 
 /// Reads what follows the end of the archive, so that the stream's own checksum is checked.
-fn drain(name: &str, from: &mut Unpacker, end: u64) -> Result<Vec<Remark>, SourceError> {
+fn drain(name: &str, from: &mut Unpacker<'_>, end: u64) -> Result<Vec<Remark>, SourceError> {
     let (mut chunk, mut remarks, mut at) = (vec![0; CHUNK], Vec::new(), end);
     loop {
         match from.read(&mut chunk) {
@@ -248,9 +256,13 @@ impl Source for Stream {
     fn compression(&self) -> Option<Compression> {
         self.compression
     }
+
+    fn assurance(&self) -> Assurance {
+        self.compression.filter(|_| self.checked).map_or(Assurance::None, Assurance::Checksums)
+    }
 }
 
-impl Feed for Unpacker {
+impl Feed for Unpacker<'_> {
     fn pass(&mut self, bytes: u64) -> io::Result<u64> {
         io::copy(&mut self.by_ref().take(bytes), &mut io::sink())
     }

@@ -314,7 +314,7 @@ fn padding(size: u64) -> u64 {
 
 /// A name without what says nothing (`./`, double and trailing slashes), if it stays inside. What means the top itself
 /// becomes `.`.
-fn normal(raw: &str) -> Result<String, NameProblem> {
+pub(crate) fn normal(raw: &str) -> Result<String, NameProblem> {
     if raw.len() > MAX_NAME {
         return Err(NameProblem::Long);
     }

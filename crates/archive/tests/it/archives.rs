@@ -84,6 +84,18 @@ fn an_archive_is_read_at_any_place_whatever_it_is_packed_with() {
 }
 
 #[test]
+fn statistics_beside_the_images_do_not_mislead() {
+    let archive = Tape::new()
+        .file("stats-dump", b"statistics")
+        .directory("checkpoint/")
+        .file("checkpoint/inventory.img", b"i")
+        .end();
+    let source =
+        open_stream("-".to_owned(), Box::new(Cursor::new(archive)), &Limits::default(), None).unwrap();
+    assert_eq!(Checkpoint::new(source).unwrap().layers()[0].prefix, "checkpoint/");
+}
+
+#[test]
 fn places_at_which_reading_can_start_again_are_used() {
     let place = tempfile::tempdir().unwrap();
     let plain =

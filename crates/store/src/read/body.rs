@@ -82,6 +82,25 @@ impl Repository {
         fill(to, size_of(entry).saturating_sub(end))
     }
 
+    /// Fills `into` from byte `offset` of a body on; holes, and what lies beyond the last run, are zeros.
+    ///
+    /// # Errors
+    /// Where the data is damaged.
+    pub fn read_body_at(&self, body: &Body, offset: u64, into: &mut [u8]) -> Result<(), ReadError> {
+        into.fill(0);
+        let end = offset.saturating_add(into.len() as u64);
+        let from = body.runs.partition_point(|run| run.offset.saturating_add(run.len) <= offset);
+        let runs = body.runs[from..].iter().take_while(|run| run.offset < end);
+        let wanted = Body { runs: runs.copied().collect() };
+        self.each_run(&wanted, |start, run| {
+            let skipped = offset.saturating_sub(start).min(run.len() as u64) as usize;
+            let at = (start + skipped as u64 - offset) as usize;
+            let length = (run.len() - skipped).min(into.len() - at);
+            into[at..at + length].copy_from_slice(&run[skipped..skipped + length]);
+            Ok(())
+        })
+    }
+
     /// Writes the data of a body, range after range, without its holes.
     ///
     /// # Errors

@@ -63,6 +63,11 @@ impl MemoryReader {
         if let Some(extents) = self.segments[number].get() {
             return Ok(extents);
         }
+        let extents = self.read_segment(number)?;
+        Ok(self.segments[number].get_or_init(|| extents))
+    }
+
+    fn read_segment(&self, number: usize) -> Result<Vec<Extent>, ReadError> {
         let segment = &self.object.segments[number];
         let bytes = self.repository.read_segment(&self.manifest, segment)?;
         let damaged = |reason: String| self.repository.damaged_segment(&self.manifest, reason);
@@ -72,7 +77,12 @@ impl MemoryReader {
         if !within {
             return Err(damaged("a segment does not span what it should".to_owned()));
         }
-        Ok(self.segments[number].get_or_init(|| extents))
+        Ok(extents)
+    }
+
+    /// Forgets the extents that were read so far, which take room where memory is large.
+    pub fn forget(&mut self) {
+        self.segments.iter_mut().for_each(|segment| *segment = OnceLock::new());
     }
 
     /// All extents by address.
@@ -92,7 +102,14 @@ impl MemoryReader {
     /// # Errors
     /// Where a segment is missing or damaged.
     pub fn pagemap(&self) -> Result<Vec<PagemapEntry>, ReadError> {
-        Ok(pagemap_of(&self.extents()?))
+        let mut pagemap = Pagemap::default();
+        for number in 0..self.segments.len() {
+            match self.segments[number].get() {
+                Some(extents) => pagemap.extend(extents),
+                None => pagemap.extend(&self.read_segment(number)?),
+            }
+        }
+        Ok(pagemap.entries)
     }
 
     /// Writes all pages with data, densely and by address, to `to` from its byte `offset` on, with several threads;
@@ -170,20 +187,36 @@ impl MemoryReader {
 }
 
 fn pagemap_of(extents: &[Extent]) -> Vec<PagemapEntry> {
-    let mut pagemap: Vec<PagemapEntry> = Vec::new();
-    let mut data = false;
-    for extent in extents {
-        match pagemap.last_mut() {
-            Some(last)
-                if last.vaddr + last.pages * PAGE_SIZE as u64 == extent.vaddr
-                    && last.flags == extent.flags
-                    && data == extent.has_data() =>
-            {
-                last.pages += extent.pages;
+    let mut pagemap = Pagemap::default();
+    pagemap.extend(extents);
+    pagemap.entries
+}
+
+/// A pagemap that is being put together.
+#[derive(Default)]
+struct Pagemap {
+    entries: Vec<PagemapEntry>,
+    /// Whether the last extent has data.
+    data: bool,
+}
+
+impl Pagemap {
+    fn extend(&mut self, extents: &[Extent]) {
+        for extent in extents {
+            match self.entries.last_mut() {
+                Some(last)
+                    if last.vaddr + last.pages * PAGE_SIZE as u64 == extent.vaddr
+                        && last.flags == extent.flags
+                        && self.data == extent.has_data() =>
+                {
+                    last.pages += extent.pages;
+                }
+                _ => {
+                    let Extent { vaddr, pages, flags, .. } = *extent;
+                    self.entries.push(PagemapEntry { vaddr, pages, flags });
+                }
             }
-            _ => pagemap.push(PagemapEntry { vaddr: extent.vaddr, pages: extent.pages, flags: extent.flags }),
+            self.data = extent.has_data();
         }
-        data = extent.has_data();
     }
-    pagemap
 }

@@ -1,5 +1,6 @@
 //! How a failed command tells what went wrong, and what to do about it.
 
+use torpor_archive::source::SourceError;
 use torpor_node::config::ConfigError;
 use torpor_node::control::{ClientError, ServerError};
 use torpor_node::hooks::HookError;
@@ -74,6 +75,7 @@ pub(crate) fn remedy(error: &anyhow::Error) -> Option<String> {
             .or_else(|| cause.downcast_ref().map(|error: &OpenError| error.remedy().to_owned()))
             .or_else(|| cause.downcast_ref().map(|error: &KeyError| error.remedy().to_owned()))
             .or_else(|| cause.downcast_ref().map(|error: &DraftError| error.remedy().to_owned()))
+            .or_else(|| cause.downcast_ref().map(|error: &SourceError| error.remedy().to_owned()))
             .or_else(|| cause.downcast_ref().map(|error: &ReadError| error.remedy().to_owned()))
             .or_else(|| cause.downcast_ref().map(|error: &BackendError| error.remedy().to_owned()))
             .or_else(|| cause.downcast_ref().map(|error: &NameError| error.remedy().to_owned()))
@@ -87,7 +89,7 @@ pub(crate) fn remedy(error: &anyhow::Error) -> Option<String> {
 }
 
 /// The exit code of the first error in the chain that has one of its own.
-fn exit(error: &anyhow::Error) -> Exit {
+pub(crate) fn exit(error: &anyhow::Error) -> Exit {
     error
         .chain()
         .find_map(|cause| {
@@ -98,6 +100,7 @@ fn exit(error: &anyhow::Error) -> Exit {
                 .or_else(|| cause.downcast_ref().map(of_opening))
                 .or_else(|| cause.downcast_ref().map(of_key))
                 .or_else(|| cause.downcast_ref().map(of_draft))
+                .or_else(|| cause.downcast_ref().map(of_source))
                 .or_else(|| cause.downcast_ref().map(of_reading))
                 .or_else(|| cause.downcast_ref().map(of_backend))
                 .or_else(|| cause.downcast_ref().map(|_: &ConfigError| Exit::Usage))
@@ -194,6 +197,17 @@ fn of_reading(error: &ReadError) -> Exit {
         ReadError::Backend(error) => of_backend(error),
         ReadError::NoSuchImage { .. } | ReadError::NoSuchMemory { .. } => Exit::NotFound,
         ReadError::Output { .. } => Exit::Place,
+        _ => Exit::Damaged,
+    }
+}
+
+/// What a checkpoint that cannot be read means for the exit code.
+fn of_source(error: &SourceError) -> Exit {
+    match error {
+        SourceError::Place { source, .. } if source.kind() == std::io::ErrorKind::NotFound => Exit::NotFound,
+        SourceError::Place { .. } | SourceError::Entry { .. } => Exit::Place,
+        SourceError::Store { source, .. } => of_reading(source),
+        SourceError::Passed { .. } | SourceError::Window { .. } | SourceError::Sparse { .. } => Exit::Failure,
         _ => Exit::Damaged,
     }
 }

@@ -8,17 +8,17 @@ use super::Below;
 const BUFFER: usize = 128 << 10;
 
 /// A buffered reader that knows how much was taken from it.
-pub(super) struct Input {
-    from: Box<dyn Read + Send>,
+pub(super) struct Input<'a> {
+    from: Box<dyn Read + Send + 'a>,
     buffer: Box<[u8]>,
     start: usize,
     end: usize,
     consumed: u64,
 }
 
-impl Input {
+impl<'a> Input<'a> {
     /// Reads from `from`, the first byte of which is that of this number.
-    pub(super) fn new(from: Box<dyn Read + Send>, consumed: u64) -> Self {
+    pub(super) fn new(from: Box<dyn Read + Send + 'a>, consumed: u64) -> Self {
         Self { from, buffer: vec![0; BUFFER].into_boxed_slice(), start: 0, end: 0, consumed }
     }
 
@@ -65,7 +65,7 @@ impl Input {
     }
 }
 
-impl Read for Input {
+impl Read for Input<'_> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let there = self.fill_buf()?;
         let length = there.len().min(into.len());
@@ -75,7 +75,7 @@ impl Read for Input {
     }
 }
 
-impl BufRead for Input {
+impl BufRead for Input<'_> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         if self.start == self.end {
             (self.start, self.end) = (0, 0);

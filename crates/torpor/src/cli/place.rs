@@ -1,0 +1,124 @@
+//! How a SOURCE is understood: an archive or a directory, standard input, or a generation in a store.
+
+use std::path::{Path, PathBuf};
+
+use torpor_archive::Checkpoint;
+use torpor_archive::source::{self, Limits, Place, Source, Stored, Tap};
+use torpor_store::lineage::{Lineage, LineageError};
+use torpor_store::name::Reference;
+
+use super::failure::Failure;
+use super::{Exit, store};
+
+/// Flags of every command that looks into checkpoints. Where a SOURCE is named, a path comes before a name of the store.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Sources")]
+#[group(skip)]
+pub(crate) struct Args {
+    /// Let a compressed archive unpack to this many bytes; the default is 16 GiB, or 200 times its size where that is more.
+    #[arg(long, value_name = "BYTES")]
+    max_unpacked: Option<u64>,
+    #[command(flatten)]
+    pub(crate) store: store::Args,
+}
+
+/// What was typed.
+#[derive(Debug, PartialEq, Eq)]
+enum Typed {
+    Place(Place),
+    Stored(Reference),
+}
+
+impl Args {
+    /// Opens what a SOURCE names.
+    pub(crate) fn source(&self, text: &str) -> anyhow::Result<Box<dyn Source>> {
+        self.tapped(text, None)
+    }
+
+    /// As [`Args::source`]. Where it must be read through to know what is in it, the tap sees bodies pass.
+    pub(crate) fn tapped(&self, text: &str, tap: Option<&mut dyn Tap>) -> anyhow::Result<Box<dyn Source>> {
+        match understand(text, Path::exists)? {
+            Typed::Place(place) => {
+                let limits = Limits { unpacked: self.max_unpacked, ..Limits::default() };
+                Ok(source::open_with(&place, &limits, tap)?)
+            }
+            Typed::Stored(reference) => self.stored(&reference),
+        }
+    }
+
+    /// Opens the checkpoint in what a SOURCE names. In a pod with several, one must be named: `SOURCE//CONTAINER`.
+    pub(crate) fn checkpoint(&self, text: &str) -> anyhow::Result<Checkpoint> {
+        Ok(Checkpoint::new(self.source(text)?)?)
+    }
+
+    /// The generation of this number, or the newest.
+    fn stored(&self, reference: &Reference) -> anyhow::Result<Box<dyn Source>> {
+        let repository = self.store.open()?;
+        let name = &reference.name;
+        let record = Lineage::new(&repository, name.clone())
+            .record()?
+            .filter(|record| !record.is_forgotten())
+            .ok_or_else(|| LineageError::NoSuchName { name: name.clone() })?;
+        let generation = match reference.generation {
+            Some(number) => record
+                .generation(number)
+                .ok_or_else(|| LineageError::NoSuchGeneration { name: name.clone(), number })?,
+            None => record.generations.last().ok_or_else(|| {
+                let message = format!("{name} has no checkpoints");
+                Failure::new(Exit::NotFound, message, "`torpor ls` lists the names that have some")
+            })?,
+        };
+        let manifest = repository.manifest(generation.manifest)?;
+        Ok(Box::new(Stored::open(repository, &manifest)?))
+    }
+}
+
+/// What a SOURCE means. What exists as a path is one; what looks like a path is one too; all else is a name.
+fn understand(text: &str, exists: impl Fn(&Path) -> bool) -> Result<Typed, Failure> {
+    let path = || Typed::Place(Place::Path(PathBuf::from(text)));
+    if text.is_empty() {
+        return Err(Failure::new(Exit::Usage, "the name of a source is empty", "give a path, -, or a name"));
+    }
+    if text == "-" {
+        return Ok(Typed::Place(Place::Input));
+    }
+    let named = text.strip_prefix("store:");
+    if named.is_none() && (exists(Path::new(text)) || text.starts_with(['/', '.'])) {
+        return Ok(path());
+    }
+    match named.unwrap_or(text).parse() {
+        Ok(reference) => Ok(Typed::Stored(reference)),
+        Err(_) if named.is_none() => Ok(path()),
+        Err(error) => {
+            let remedy = "write store:NAME or store:NAME@NUMBER";
+            Err(Failure::new(Exit::Usage, torpor_store::name::NameError::to_string(&error), remedy))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_comes_before_a_name() {
+        let path = |path: &str| Typed::Place(Place::Path(PathBuf::from(path)));
+        let stored = |name: &str| Typed::Stored(name.parse().unwrap());
+        let exists = |path: &Path| path == Path::new("here.tar") || path == Path::new("web");
+        for (text, typed) in [
+            ("-", Typed::Place(Place::Input)),
+            ("here.tar", path("here.tar")),
+            ("/not/here.tar", path("/not/here.tar")),
+            ("./not", path("./not")),
+            ("web", path("web")),
+            ("store:web", stored("web")),
+            ("shop/web@3", stored("shop/web@3")),
+            ("shop/web", stored("shop/web")),
+            ("not a name", path("not a name")),
+        ] {
+            assert_eq!(understand(text, exists).unwrap(), typed, "{text}");
+        }
+        assert!(understand("", exists).is_err());
+        assert!(understand("store:web@x", exists).is_err());
+    }
+}
