@@ -13,16 +13,28 @@ use torpor_criu::image::ImageError;
 use crate::source::SourceError;
 
 mod address_space;
+mod core_file;
+mod dump;
 mod mapping;
 mod pages;
+mod pattern;
 mod process;
 mod run;
+mod scanner;
+mod search;
+mod stream;
+mod usage;
 
 pub use address_space::{AddressSpace, Content, Extent, Extents, Gap, ReadOutcome};
+pub use core_file::{CoreError, CoreFile};
+pub use dump::{DumpError, row};
 pub use mapping::{Mapping, MappingKind, Protection};
 pub use pages::{Owner, Pages};
+pub use pattern::{LONGEST_MATCH, Pattern, PatternError};
 pub use process::{AddressSpaces, Process};
 pub use run::{Place, Run, Runs};
+pub use search::{Found, FoundIn, Match, Search};
+pub use usage::{Filter, MappingUsage, Usage};
 
 /// Why memory cannot be read.
 #[derive(Debug, thiserror::Error)]

@@ -33,6 +33,7 @@ mod payload;
 pub mod presentation;
 pub mod process;
 mod quoted;
+pub mod register;
 pub mod schema;
 pub mod socket;
 pub mod terminal;

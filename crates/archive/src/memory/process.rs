@@ -19,6 +19,10 @@ pub struct Process {
     pub pid: u32,
     /// Its parent, zero for the root of the tree.
     pub parent: u32,
+    /// Its process group.
+    pub group: u32,
+    /// Its session.
+    pub session: u32,
     /// Its threads, of which the first has the process's id.
     pub threads: Vec<u32>,
     /// The name in `/proc/PID/comm`; empty where its core image is not there.
@@ -36,6 +40,7 @@ pub struct AddressSpaces<'a> {
     paths: HashMap<u32, String>,
     /// The shared memory behind files in memory, by the id of the file.
     objects: HashMap<u32, u64>,
+    page_size: Option<u64>,
 }
 
 impl<'a> AddressSpaces<'a> {
@@ -49,13 +54,20 @@ impl<'a> AddressSpaces<'a> {
         each(checkpoint, tree, |process: TreeEntry| {
             processes.push(process);
         })?;
-        let mut spaces =
-            Self { checkpoint, processes: Vec::new(), paths: HashMap::new(), objects: HashMap::new() };
+        let mut spaces = Self {
+            checkpoint,
+            processes: Vec::new(),
+            paths: HashMap::new(),
+            objects: HashMap::new(),
+            page_size: None,
+        };
         let mut mapped = HashSet::new();
         for found in processes {
             let mut process = Process {
                 pid: found.pid,
                 parent: found.ppid,
+                group: found.pgid,
+                session: found.sid,
                 threads: found.threads,
                 name: String::new(),
                 ended: false,
@@ -71,6 +83,7 @@ impl<'a> AddressSpaces<'a> {
                 let memory: Memory = one(checkpoint, memory)?;
                 mapped.extend(memory.vmas.iter().filter_map(|mapping| mapping.file_id()));
                 mapped.insert(memory.exe_file_id.into());
+                spaces.page_size = spaces.page_size.or(memory.page_size());
             }
             spaces.processes.push(process);
         }
@@ -141,6 +154,12 @@ impl<'a> AddressSpaces<'a> {
     #[must_use]
     pub fn path(&self, file: u32) -> Option<&str> {
         self.paths.get(&file).map(String::as_str)
+    }
+
+    /// The size of a page in bytes, where a process tells.
+    #[must_use]
+    pub fn page_size(&self) -> Option<u64> {
+        self.page_size
     }
 
     /// The checkpoint they are in.
