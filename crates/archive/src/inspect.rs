@@ -31,7 +31,7 @@ mod strings;
 mod summary;
 
 pub use cgroups::{CgroupMembership, CgroupSet, CgroupSetting, CgroupSettings, Cgroups};
-pub use credentials::{Credentials, Filter, Identity, Seccomp, capability_names, is_every_capability};
+pub use credentials::{Credentials, Filter, Identity, Seccomp, capability_names, every_capability};
 pub use descriptors::OpenFile;
 pub use environment::Variable;
 pub use limits::Limit;

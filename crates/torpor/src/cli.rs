@@ -10,6 +10,7 @@ mod exit;
 mod failure;
 mod gc;
 mod guard;
+mod inspect;
 mod key;
 mod logging;
 mod ls;
@@ -18,10 +19,12 @@ mod output;
 mod pin;
 mod place;
 mod prune;
+mod report;
 mod rm;
 mod run;
 mod show;
 mod store;
+mod tree;
 mod verify;
 mod wait;
 
@@ -57,6 +60,7 @@ enum Command {
     Gc(gc::Args),
     Verify(verify::Args),
     Key(key::Args),
+    Inspect(inspect::Args),
     Doctor(doctor::Args),
     Completions(completions::Args),
     Man(man::Args),
@@ -79,6 +83,7 @@ impl Command {
             Command::Gc(args) => gc::run(&args),
             Command::Verify(args) => verify::run(&args),
             Command::Key(args) => key::run(&args),
+            Command::Inspect(args) => inspect::run(&args),
             Command::Doctor(args) => doctor::run(&args),
             Command::Completions(args) => completions::run(&args),
             Command::Man(args) => man::run(&args),

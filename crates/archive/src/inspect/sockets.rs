@@ -92,7 +92,7 @@ pub struct Peer {
 pub(super) struct Ends {
     /// Inode of a Unix socket to the first process that has it.
     unix: HashMap<u32, Peer>,
-    /// Inode of a socket to the bytes in its receive queue.
+    /// Number of an open socket to the bytes in its receive queue.
     queues: HashMap<u32, u64>,
 }
 
@@ -173,7 +173,7 @@ impl Ends {
             },
             receive_queue: stream
                 .map(|stream| u64::from(stream.inq_len))
-                .unwrap_or_else(|| self.queues.get(&socket.ino).copied().unwrap_or(0)),
+                .unwrap_or_else(|| self.queues.get(&socket.id).copied().unwrap_or(0)),
             send_queue: stream.map_or(0, |stream| u64::from(stream.outq_len)),
             backlog: listens.then_some(socket.backlog),
             shutdown: shutdown(socket.shutdown),
@@ -192,7 +192,7 @@ impl Ends {
             remote: (socket.peer != 0)
                 .then(|| Address { address: format!("socket:[{}]", socket.peer), port: None }),
             peer: self.unix.get(&socket.peer).copied().filter(|_| socket.peer != 0),
-            receive_queue: self.queues.get(&socket.ino).copied().unwrap_or(0),
+            receive_queue: self.queues.get(&socket.id).copied().unwrap_or(0),
             backlog: (socket.state == 10).then_some(socket.backlog),
             shutdown: shutdown(socket.shutdown),
             options: options(&socket.opts),
@@ -209,7 +209,7 @@ impl Ends {
             local: Some(Address { address: netlink_name(socket.protocol), port: Some(socket.portid) }),
             remote: (socket.dst_portid != 0 || socket.state == 1)
                 .then(|| Address { address: "kernel".to_owned(), port: Some(socket.dst_portid) }),
-            receive_queue: self.queues.get(&socket.ino).copied().unwrap_or(0),
+            receive_queue: self.queues.get(&socket.id).copied().unwrap_or(0),
             options: options(&socket.opts),
             ..buffers(&socket.opts)
         }

@@ -143,7 +143,7 @@ pub struct TcpOptions {
 /// What is in a socket's queue: `sk-queues.img`. The bytes follow.
 #[derive(Clone, Copy, PartialEq, Message)]
 pub struct QueuedPacket {
-    /// The socket, by its inode.
+    /// The socket, by its id in `files.img`.
     #[prost(uint32, required, tag = "1")]
     pub id_for: u32,
     /// How many bytes follow.

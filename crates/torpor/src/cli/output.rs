@@ -1,11 +1,14 @@
 //! Results: a table for people, JSON or YAML for programs.
 
+use std::borrow::Cow;
 use std::io::Write;
 
 use clap::ValueEnum;
 use comfy_table::{CellAlignment, Table, presets};
 use jiff::Timestamp;
 use serde::Serialize;
+
+use super::tree::Node;
 
 /// The version of every JSON and YAML document. Fields are added without raising it; it is raised where one changes
 /// its meaning or goes away.
@@ -42,21 +45,87 @@ struct Document<'a, T> {
 impl Args {
     /// Writes a result to standard output: `body` for programs, or what `text` makes of it for people.
     pub(crate) fn print<T: Serialize>(self, body: &T, text: impl FnOnce(&T) -> String) -> anyhow::Result<()> {
-        let document = Document { version: VERSION, body };
-        let mut written = match self.output {
+        let written = match self.output {
             Format::Table => text(body),
-            Format::Json => serde_json::to_string_pretty(&document)?,
-            Format::Yaml => serde_saphyr::to_string(&document)?,
+            Format::Json => json(body)?,
+            Format::Yaml => yaml(body)?,
         };
-        if !written.is_empty() && !written.ends_with('\n') {
-            written.push('\n');
-        }
-        match std::io::stdout().lock().write_all(written.as_bytes()) {
-            // Whoever reads has seen enough.
-            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-            result => Ok(result?),
-        }
+        write(written)
     }
+}
+
+/// The flag of commands that can draw trees.
+#[derive(Debug, Clone, Copy, clap::Args)]
+#[group(skip)]
+pub(crate) struct TreeArgs {
+    /// How results are written.
+    #[arg(long, short, value_name = "FORMAT", default_value = "table")]
+    output: TreeFormat,
+}
+
+/// How results are written that can be drawn as trees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TreeFormat {
+    /// For people: tables.
+    Table,
+    /// For people: trees.
+    Tree,
+    /// One JSON document.
+    Json,
+    /// One YAML document.
+    Yaml,
+}
+
+impl TreeArgs {
+    /// Writes a result to standard output: `body` for programs, or what `table` or `trees` make of it for people.
+    pub(crate) fn print<T: Serialize>(
+        self,
+        body: &T,
+        table: impl FnOnce(&T) -> String,
+        trees: impl FnOnce(&T) -> Vec<Node>,
+    ) -> anyhow::Result<()> {
+        let written = match self.output {
+            TreeFormat::Table => table(body),
+            TreeFormat::Tree => trees(body).iter().map(Node::lines).collect(),
+            TreeFormat::Json => json(body)?,
+            TreeFormat::Yaml => yaml(body)?,
+        };
+        write(written)
+    }
+}
+
+/// A document as JSON.
+pub(crate) fn json<T: Serialize>(body: &T) -> anyhow::Result<String> {
+    Ok(serde_json::to_string_pretty(&Document { version: VERSION, body })?)
+}
+
+fn yaml<T: Serialize>(body: &T) -> anyhow::Result<String> {
+    Ok(serde_saphyr::to_string(&Document { version: VERSION, body })?)
+}
+
+fn write(mut written: String) -> anyhow::Result<()> {
+    if !written.is_empty() && !written.ends_with('\n') {
+        written.push('\n');
+    }
+    match std::io::stdout().lock().write_all(written.as_bytes()) {
+        // Whoever reads has seen enough.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        result => Ok(result?),
+    }
+}
+
+/// Text from a checkpoint as a terminal may have it: what would move the cursor, change colours or turn the direction of
+/// writing is shown as an escape.
+pub(crate) fn plain(text: &str) -> Cow<'_, str> {
+    let harmful = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    if !text.contains(harmful) {
+        return Cow::Borrowed(text);
+    }
+    let escape = |c: char| if harmful(c) { c.escape_default().to_string() } else { c.to_string() };
+    Cow::Owned(text.chars().map(escape).collect())
 }
 
 /// A table of these columns; those whose name begins with `>` are aligned to the right.
@@ -121,6 +190,12 @@ mod tests {
         }
         let document = Document { version: VERSION, body: &Body { names: [] } };
         assert_eq!(serde_json::to_string(&document).unwrap(), r#"{"version":1,"names":[]}"#);
+    }
+
+    #[test]
+    fn text_cannot_steer_a_terminal() {
+        assert_eq!(plain("a\tb"), "a\\tb");
+        assert_eq!(plain("\u{1b}]0;x\u{7}\u{202e}é"), "\\u{1b}]0;x\\u{7}\\u{202e}é");
     }
 
     #[test]
