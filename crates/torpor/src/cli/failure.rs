@@ -78,7 +78,6 @@ pub(crate) fn remedy(error: &anyhow::Error) -> Option<String> {
             .or_else(|| cause.downcast_ref().map(|error: &SourceError| error.remedy().to_owned()))
             .or_else(|| cause.downcast_ref().map(|error: &ReadError| error.remedy().to_owned()))
             .or_else(|| cause.downcast_ref().map(|error: &BackendError| error.remedy().to_owned()))
-            .or_else(|| cause.downcast_ref().map(|error: &SourceError| error.remedy().to_owned()))
             .or_else(|| cause.downcast_ref().map(|error: &NameError| error.remedy().to_owned()))
             .or_else(|| cause.downcast_ref().and_then(ConfigError::remedy))
             .or_else(|| cause.downcast_ref().map(|error: &ClientError| error.remedy().to_owned()))
@@ -104,7 +103,6 @@ pub(crate) fn exit(error: &anyhow::Error) -> Exit {
                 .or_else(|| cause.downcast_ref().map(of_source))
                 .or_else(|| cause.downcast_ref().map(of_reading))
                 .or_else(|| cause.downcast_ref().map(of_backend))
-                .or_else(|| cause.downcast_ref().map(of_source))
                 .or_else(|| cause.downcast_ref().map(|_: &ConfigError| Exit::Usage))
                 .or_else(|| cause.downcast_ref().map(of_client))
                 .or_else(|| cause.downcast_ref().map(of_server))
@@ -219,14 +217,6 @@ fn of_backend(error: &BackendError) -> Exit {
         BackendError::NotFound { .. } => Exit::NotFound,
         BackendError::ShortRead { .. } => Exit::Damaged,
         _ => Exit::Place,
-    }
-}
-
-fn of_source(error: &SourceError) -> Exit {
-    match error {
-        SourceError::Place { source, .. } if source.kind() == std::io::ErrorKind::NotFound => Exit::NotFound,
-        SourceError::Place { .. } | SourceError::Entry { .. } => Exit::Place,
-        _ => Exit::Damaged,
     }
 }
 
