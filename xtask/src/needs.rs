@@ -32,6 +32,8 @@ pub(crate) const TESTS: &[Need] = &[
     need("nft", "nftables"),
     need("setpriv", "util-linux"),
     need("script", "bsdutils"),
+    // Shows the pages of `torpor inspect --html`.
+    need("chromium", "chromium"),
 ];
 
 /// What benchmarks compare with.

@@ -12,6 +12,7 @@ use torpor_criu::image::memory::Memory;
 use torpor_criu::image::process::Inventory;
 
 use crate::Checkpoint;
+use crate::engine::{self, Changes, Container, Interface};
 use crate::memory::AddressSpaces;
 
 mod cgroups;
@@ -20,9 +21,11 @@ mod descriptors;
 mod environment;
 mod images;
 mod limits;
+mod logs;
 mod memory_map;
 mod mounts;
 mod namespaces;
+mod phases;
 mod processes;
 mod signals;
 mod sockets;
@@ -35,9 +38,11 @@ pub use credentials::{Credentials, Filter, Identity, Seccomp, capability_names, 
 pub use descriptors::OpenFile;
 pub use environment::Variable;
 pub use limits::Limit;
+pub use logs::Log;
 pub use memory_map::{KindTotal, Mapping, MemoryMap, Pages};
 pub use mounts::Mount;
 pub use namespaces::{Clocks, Device, IdRange, Namespace};
+pub use phases::Phase;
 pub use processes::{Process, Thread};
 pub use signals::{Signals, Timer, signal_name};
 pub use sockets::{Address, Peer, Socket};
@@ -76,6 +81,10 @@ pub struct Parts {
     pub namespaces: bool,
     /// Control groups.
     pub cgroups: bool,
+    /// What the container changed in its file system.
+    pub writable_layer: bool,
+    /// What the container, the engine and CRIU wrote.
+    pub logs: bool,
     /// Values of environment variables, too.
     pub secrets: bool,
 }
@@ -97,6 +106,8 @@ impl Parts {
         mounts: true,
         namespaces: true,
         cgroups: true,
+        writable_layer: true,
+        logs: true,
         secrets: false,
     };
 
@@ -123,12 +134,21 @@ pub struct Report {
     pub source: String,
     /// Whether the report holds secrets: values of environment variables.
     pub secrets: bool,
+    /// The container, as its engine told about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub container: Option<Container>,
+    /// Its network interfaces, as its engine told about them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub interfaces: Vec<Interface>,
     /// The checkpoint at a glance.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub summary: Option<Summary>,
     /// What CRIU measured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub statistics: Option<Statistics>,
+    /// What Torpor measured, for checkpoints in its stores.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub phases: Vec<Phase>,
     /// The processes, parents before their children.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub processes: Option<Vec<Process>>,
@@ -141,6 +161,12 @@ pub struct Report {
     /// Control groups.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cgroups: Option<Cgroups>,
+    /// What the container changed in its file system.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub writable_layer: Option<Changes>,
+    /// What the container, the engine and CRIU wrote.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub logs: Option<Vec<Log>>,
     /// What is missing or could not be read.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<Problem>,
@@ -161,8 +187,21 @@ impl Report {
     pub fn read(checkpoint: &Checkpoint, parts: Parts, pid: Option<u32>) -> Self {
         let images = images::Images::new(checkpoint);
         let mut report = Self { source: checkpoint.source().name().to_owned(), ..Self::default() };
+        if parts.summary {
+            report.container = report_or(&images, "config.dump", engine::container(checkpoint));
+            report.interfaces =
+                report_or(&images, "network.status", engine::networks(checkpoint)).unwrap_or_default();
+        }
         if parts.statistics {
             report.statistics = statistics::statistics(&images);
+            report.phases = phases::phases(&images);
+        }
+        if parts.writable_layer {
+            report.writable_layer =
+                report_or(&images, "rootfs-diff.tar", engine::changes(checkpoint)).flatten();
+        }
+        if parts.logs {
+            report.logs = Some(logs::logs(&images));
         }
         if parts.mounts {
             report.mounts = Some(mounts::mounts(&images));
@@ -202,6 +241,11 @@ impl Report {
             self.processes = Some(processes);
         }
     }
+}
+
+/// What an engine's part tells, or a note on why it does not.
+fn report_or<T>(images: &images::Images<'_>, entry: &str, told: Result<T, engine::EngineError>) -> Option<T> {
+    told.map_err(|error| images.note(entry, &error)).ok()
 }
 
 /// What is read once, for all processes.

@@ -2,14 +2,11 @@
 
 use std::path::PathBuf;
 
-use anyhow::Context;
 use serde::Serialize;
-use torpor_archive::Checkpoint;
 use torpor_archive::inspect::{Parts, Report};
-use torpor_archive::source::{self, Place};
 
 use super::failure::{self, Failure};
-use super::{Exit, output, report};
+use super::{Exit, output, place, report};
 
 pub(super) mod rows;
 mod table;
@@ -21,7 +18,7 @@ mod tree;
 /// nothing is unpacked, and nothing is written.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Archives of container engines, directories of images, or `-` for standard input.
+    /// Archives of container engines, directories of images, `-` for standard input, or names in a store.
     #[arg(required = true, value_name = "SOURCE")]
     sources: Vec<String>,
     #[command(flatten)]
@@ -37,6 +34,8 @@ pub(crate) struct Args {
     html: Option<PathBuf>,
     #[command(flatten)]
     output: output::TreeArgs,
+    #[command(flatten)]
+    place: place::Args,
 }
 
 /// What is shown.
@@ -88,6 +87,12 @@ struct PartArgs {
     /// Mappings, by kind and one by one.
     #[arg(long)]
     memory_map: bool,
+    /// Files that the container added, changed or removed.
+    #[arg(long)]
+    writable_layer: bool,
+    /// The end of what the container, the engine and CRIU wrote.
+    #[arg(long)]
+    logs: bool,
 }
 
 impl PartArgs {
@@ -108,6 +113,8 @@ impl PartArgs {
             mounts: self.mounts,
             namespaces: self.namespaces,
             cgroups: self.cgroups,
+            writable_layer: self.writable_layer,
+            logs: self.logs,
             secrets: false,
         };
         let parts = if self.all {
@@ -145,7 +152,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     let mut shown = Shown { checkpoints: Vec::new(), failures: Vec::new() };
     let mut exit = Exit::Success;
     for source in &args.sources {
-        match look(source, parts, args.pid) {
+        match look(args, source, parts) {
             Ok(report) => {
                 for problem in &report.problems {
                     eprintln!("warning: {}: {}: {}", report.source, problem.entry, problem.message);
@@ -171,18 +178,13 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     Ok(exit)
 }
 
-fn look(source: &str, parts: Parts, pid: Option<u32>) -> anyhow::Result<Report> {
-    let place = if source == "-" { Place::Input } else { Place::Path(source.into()) };
-    let checkpoint = Checkpoint::new(source::open(&place)?)?;
-    let report = Report::read(&checkpoint, parts, pid);
-    if let (Some(pid), Some([])) = (pid, report.processes.as_deref()) {
+fn look(args: &Args, source: &str, parts: Parts) -> anyhow::Result<Report> {
+    let checkpoint = args.place.checkpoint(source)?;
+    let report = Report::read(&checkpoint, parts, args.pid);
+    if let (Some(pid), Some([])) = (args.pid, report.processes.as_deref()) {
         let message = format!("{source} has no process {pid}");
-        return Err(Failure::new(
-            Exit::NotFound,
-            message,
-            "list the processes with `torpor inspect --ps SOURCE`",
-        ))
-        .context(format!("cannot inspect {source}"));
+        let remedy = "list the processes with `torpor inspect --ps SOURCE`";
+        return Err(Failure::new(Exit::NotFound, message, remedy).into());
     }
     Ok(report)
 }

@@ -4,6 +4,7 @@ mod carried_files;
 mod container;
 mod control;
 mod doctor;
+mod inspect;
 mod kills;
 mod node;
 mod programs;

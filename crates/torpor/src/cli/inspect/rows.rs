@@ -2,9 +2,11 @@
 
 use std::collections::HashMap;
 
+use jiff::Timestamp;
+use torpor_archive::engine::{Change, ChangeKind};
 use torpor_archive::inspect::{
-    CgroupSet, Credentials, Identity, Limit, Mapping, MemoryMap, Mount, Namespace, OpenFile, Pages, Process,
-    Socket, Statistics, Summary, Timer, Variable, command_line, every_capability,
+    CgroupSet, Credentials, Identity, Limit, Log, Mapping, MemoryMap, Mount, Namespace, OpenFile, Pages,
+    Process, Report, Socket, Statistics, Summary, Timer, Variable, command_line, every_capability,
 };
 
 use crate::cli::output;
@@ -61,12 +63,89 @@ pub(crate) fn summary(summary: &Summary) -> Vec<Fact> {
     facts
 }
 
+/// The container, as its engine told about it.
+pub(crate) fn container(report: &Report) -> Vec<Fact> {
+    let Some(container) = &report.container else { return Vec::new() };
+    let mut facts = Vec::new();
+    let mut add = |what: &'static str, value: Option<String>| facts.extend(value.map(|value| (what, value)));
+    add("container", container.name.clone());
+    add("id", container.id.clone());
+    if let Some(pod) = &container.pod {
+        let name = [pod.namespace.as_deref(), pod.name.as_deref()]
+            .into_iter()
+            .flatten()
+            .collect::<Vec<_>>()
+            .join("/");
+        add("pod", Some(name).filter(|name| !name.is_empty()));
+        add("pod UID", pod.uid.clone());
+        add("sandbox", pod.sandbox.clone());
+    }
+    if let Some(image) = &container.image {
+        add("image", image.name.clone());
+        add("image asked for", image.requested.clone());
+        add("image id", image.id.clone());
+    }
+    add("engine", Some(container.engine.to_string()));
+    add("runtime", container.runtime.clone());
+    add("host name", container.host_name.clone());
+    add("created", container.created.map(output::moment));
+    add("checkpointed", container.checkpointed.map(output::moment));
+    add("restored", container.restored.map(output::moment));
+    for interface in &report.interfaces {
+        let names = [interface.network.as_deref(), interface.name.as_deref()];
+        let mut told: Vec<String> = vec![names.into_iter().flatten().collect::<Vec<_>>().join(" ")];
+        told.extend(interface.addresses.iter().cloned());
+        told.extend(interface.mac.iter().map(|mac| format!("MAC {mac}")));
+        told.extend(interface.gateway.iter().map(|gateway| format!("gateway {gateway}")));
+        told.retain(|part| !part.is_empty());
+        add("network", Some(told.join(", ")));
+    }
+    facts
+}
+
+/// The columns of [`change`].
+pub(crate) const CHANGE_COLUMNS: [&str; 4] = ["CHANGE", ">SIZE", "MODIFIED", "PATH"];
+
+/// A path that differs from the image.
+pub(crate) fn change(path: &str, change: &Change) -> [String; 4] {
+    let kind = match (change.kind, change.directory, &change.link) {
+        (ChangeKind::Removed, ..) => "removed",
+        (ChangeKind::Emptied, ..) => "emptied",
+        (ChangeKind::Written, true, _) => "directory",
+        (ChangeKind::Written, false, Some(_)) => "link",
+        (ChangeKind::Written, false, None) => "written",
+    };
+    let target = change.link.as_ref().map(|link| format!(" → {link}")).unwrap_or_default();
+    let modified = change.modified.and_then(|seconds| Timestamp::from_second(seconds).ok());
+    [
+        kind.to_owned(),
+        change.size.map_or_else(|| "-".to_owned(), output::bytes),
+        modified.map_or_else(|| "-".to_owned(), output::moment),
+        format!("{path}{target}"),
+    ]
+}
+
+/// What a log is called, and how much of it is shown.
+pub(crate) fn log_title(log: &Log) -> String {
+    let shown: usize = log.lines.iter().map(|line| line.len() + 1).sum();
+    let rest = if log.size > shown as u64 + 1 { ", the end of it" } else { "" };
+    format!("{} ({}{rest})", log.entry, output::bytes(log.size))
+}
+
 pub(crate) fn statistics(statistics: &Statistics) -> Vec<Fact> {
-    vec![
+    let mut facts = vec![
         ("freezing", duration_us(statistics.freezing_us.into())),
         ("frozen", duration_us(statistics.frozen_us.into())),
         ("finding pages", duration_us(statistics.memory_dump_us.into())),
         ("writing pages", duration_us(statistics.memory_write_us.into())),
+    ];
+    facts.extend(counts(statistics));
+    facts
+}
+
+/// What CRIU counted.
+pub(crate) fn counts(statistics: &Statistics) -> Vec<Fact> {
+    vec![
         ("pages scanned", statistics.pages_scanned.to_string()),
         ("pages written", statistics.pages_written.to_string()),
         ("pages in parents", statistics.pages_in_parent.to_string()),

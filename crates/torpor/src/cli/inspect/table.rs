@@ -64,6 +64,7 @@ fn one(text: &mut Text, report: &Report, parts: Parts) {
     }
     if let Some(summary) = &report.summary {
         text.title("Summary");
+        text.facts(&rows::container(report));
         text.facts(&rows::summary(summary));
     }
     if let Some(statistics) = &report.statistics {
@@ -71,6 +72,14 @@ fn one(text: &mut Text, report: &Report, parts: Parts) {
         text.facts(&rows::statistics(statistics));
     } else if parts.statistics {
         text.title("CRIU's statistics: not in the checkpoint");
+    }
+    if !report.phases.is_empty() {
+        text.title("Phases");
+        let mut table = output::table(&["PHASE", ">TOOK"]);
+        for phase in &report.phases {
+            row(&mut table, [phase.name.clone(), rows::duration_us(phase.duration_us)]);
+        }
+        text.table(&table);
     }
     if let Some(processes) = &report.processes {
         of_processes(text, processes, parts);
@@ -126,6 +135,27 @@ fn one(text: &mut Text, report: &Report, parts: Parts) {
         if !cgroups.sets.is_empty() {
             text.table(&table);
         }
+    }
+    of_container(text, report, parts);
+}
+
+fn of_container(text: &mut Text, report: &Report, parts: Parts) {
+    match &report.writable_layer {
+        Some(changes) => {
+            text.title("Writable layer");
+            let mut table = output::table(&rows::CHANGE_COLUMNS);
+            changes.paths.iter().for_each(|(path, change)| row(&mut table, rows::change(path, change)));
+            text.table(&table);
+        }
+        None if parts.writable_layer => text.title("Writable layer: not in the checkpoint"),
+        None => {}
+    }
+    for log in report.logs.iter().flatten() {
+        text.title(&rows::log_title(log));
+        log.lines.iter().for_each(|line| text.line(&format!("  {line}")));
+    }
+    if report.logs.as_ref().is_some_and(Vec::is_empty) {
+        text.title("Logs: not in the checkpoint");
     }
 }
 

@@ -15,11 +15,18 @@ pub(super) fn node(report: &Report, parts: Parts) -> Node {
         top.push(Node::new("This report holds secrets: values of environment variables."));
     }
     if let Some(summary) = &report.summary {
-        top.push_group(facts("Summary", &rows::summary(summary)));
+        let mut told = rows::container(report);
+        told.extend(rows::summary(summary));
+        top.push_group(facts("Summary", &told));
     }
     if let Some(statistics) = &report.statistics {
         top.push_group(facts("CRIU's statistics", &rows::statistics(statistics)));
     }
+    let phases = report
+        .phases
+        .iter()
+        .map(|phase| Node::new(format!("{}: {}", phase.name, rows::duration_us(phase.duration_us))));
+    top.push_group(Node::new("Phases").with(phases));
     if let Some(list) = &report.processes {
         top.push_group(Node::new("Processes").with(processes(list, parts)));
     }
@@ -54,6 +61,16 @@ pub(super) fn node(report: &Report, parts: Parts) -> Node {
             }))
         });
         top.push_group(Node::new("Control groups").with(sets));
+    }
+    if let Some(changes) = &report.writable_layer {
+        let changes = changes.paths.iter().map(|(path, change)| {
+            let [kind, size, _, path] = rows::change(path, change);
+            Node::new(format!("[{kind}]  {path} ({size})"))
+        });
+        top.push_group(Node::new("Writable layer").with(changes));
+    }
+    for log in report.logs.iter().flatten() {
+        top.push_group(Node::new(rows::log_title(log)).with(log.lines.iter().map(Node::new)));
     }
     top
 }

@@ -4,8 +4,9 @@ use std::path::Path;
 
 use maud::{Markup, html};
 use serde::Serialize;
-use torpor_archive::inspect::{MemoryMap, Process, Report, Statistics};
+use torpor_archive::inspect::{MemoryMap, Phase, Process, Report, Statistics};
 
+use super::page::visible;
 use super::timeline::{Span, timeline};
 use super::{Page, facts, memory_map, processes, table};
 use crate::cli::inspect::rows;
@@ -61,12 +62,16 @@ fn sections(page: &mut Page, place: &Place, report: &Report) {
                     @for problem in &report.problems { li { (problem.entry) ": " (problem.message) } }
                 }
             }
+            (facts(&rows::container(report)))
             (facts(&rows::summary(summary)))
         };
         place.add(page, "summary", "Summary", body);
     }
-    if let Some(statistics) = &report.statistics {
-        let body = html! { (timeline(&spans(statistics))) (facts(&rows::statistics(statistics))) };
+    let mut spans = report.statistics.as_ref().map(spans).unwrap_or_default();
+    spans.extend(of_phases(&report.phases));
+    if !spans.is_empty() {
+        let counts = report.statistics.as_ref().map(rows::counts).unwrap_or_default();
+        let body = html! { (timeline(&spans)) (facts(&counts)) };
         place.add(page, "timeline", "Timeline", body);
     }
     if let Some(list) = &report.processes {
@@ -112,6 +117,23 @@ fn sections(page: &mut Page, place: &Place, report: &Report) {
         let body = table("Groups of each set of processes", &["Processes", "Controllers", "Path"], &rows);
         place.add(page, "cgroups", "Control groups", body);
     }
+    if let Some(changes) = &report.writable_layer {
+        let rows: Vec<_> =
+            changes.paths.iter().map(|(path, change)| Vec::from(rows::change(path, change))).collect();
+        let body = table("Paths that differ from the image", &rows::CHANGE_COLUMNS, &rows);
+        place.add(page, "writable-layer", "Writable layer", body);
+    }
+    if let Some(logs) = report.logs.as_ref().filter(|logs| !logs.is_empty()) {
+        let body = html! {
+            @for log in logs {
+                details .more {
+                    summary { (rows::log_title(log)) }
+                    pre tabindex="0" { @for line in &log.lines { span .item { (visible(line)) "\n" } } }
+                }
+            }
+        };
+        place.add(page, "logs", "Logs", body);
+    }
 }
 
 /// CRIU says how long each took, and not when: freezing comes first, and memory is the rest's first part.
@@ -134,6 +156,18 @@ fn spans(statistics: &Statistics) -> Vec<Span> {
             "part",
         ),
     ]
+}
+
+/// Torpor's phases, each after the one before.
+fn of_phases(phases: &[Phase]) -> Vec<Span> {
+    let mut start_us = 0u64;
+    let span = |phase: &Phase| {
+        let (name, length_us) = (phase.name.clone(), phase.duration_us);
+        let span = Span { name, start_us, length_us, class: "bar" };
+        start_us = start_us.saturating_add(length_us);
+        span
+    };
+    phases.iter().map(span).collect()
 }
 
 fn of_processes(page: &mut Page, place: &Place, list: &[Process]) {

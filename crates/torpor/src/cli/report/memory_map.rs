@@ -94,14 +94,13 @@ fn place(mappings: &[Mapping], size: impl Fn(&Mapping) -> u64) -> Vec<Drawn<'_>>
 }
 
 fn strip(memory: &MemoryMap, label: &str, size: impl Fn(&Mapping) -> u64) -> Markup {
-    let drawn = place(&memory.mappings, size);
+    let drawn = place(&memory.mappings, &size);
     let width = drawn.last().map_or(WIDTH, |last| last.x + last.width);
     html! {
         div .strip {
             svg viewBox={ "0 0 " (number(width)) " " (number(HEIGHT)) } preserveAspectRatio="none" role="group" aria-label=(label) {
                 @for Drawn { mapping, x, width } in &drawn {
-                    @let share = mapping.pages.stored() as f64 / mapping.pages.mapped.max(1) as f64;
-                    @let height = if mapping.pages.stored() == 0 { 0.0 } else { (HEIGHT * share).max(3.0) };
+                    @let height = height(mapping, &size);
                     g role="img" tabindex="-1" aria-label=(describe(memory, mapping)) class=(mapping.kind.name()) {
                         rect .area x=(number(*x)) y="0" width=(number(*width)) height=(number(HEIGHT)) {}
                         @if height > 0.0 {
@@ -111,6 +110,14 @@ fn strip(memory: &MemoryMap, label: &str, size: impl Fn(&Mapping) -> u64) -> Mar
                 }
             }
         }
+    }
+}
+
+/// How high the full colour stands: as much as is stored of what the drawing is about.
+fn height(mapping: &Mapping, size: impl Fn(&Mapping) -> u64) -> f64 {
+    match mapping.pages.stored() {
+        0 => 0.0,
+        stored => (HEIGHT * stored as f64 / size(mapping).max(1) as f64).clamp(3.0, HEIGHT),
     }
 }
 
