@@ -34,6 +34,7 @@ pub(crate) const TESTS: &[Need] = &[
     need("script", "bsdutils"),
     // Shows the pages of `torpor inspect --html`.
     need("chromium", "chromium"),
+    need("gdb", "gdb"),
 ];
 
 /// What benchmarks compare with.

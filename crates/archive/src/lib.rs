@@ -8,6 +8,7 @@
 
 pub mod check;
 mod checkpoint;
+pub mod diff;
 pub mod engine;
 pub mod inspect;
 pub mod memory;

@@ -115,4 +115,4 @@ impl MemoryError {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -5,6 +5,7 @@ mod checkpoint;
 mod completions;
 mod control;
 mod crik;
+mod diff;
 mod doctor;
 mod exit;
 mod failure;
@@ -15,6 +16,7 @@ mod key;
 mod logging;
 mod ls;
 mod man;
+mod memory;
 mod output;
 mod pin;
 mod place;
@@ -61,6 +63,8 @@ enum Command {
     Verify(verify::Args),
     Key(key::Args),
     Inspect(inspect::Args),
+    Memory(memory::Args),
+    Diff(diff::Args),
     Doctor(doctor::Args),
     Completions(completions::Args),
     Man(man::Args),
@@ -84,6 +88,8 @@ impl Command {
             Command::Verify(args) => verify::run(&args),
             Command::Key(args) => key::run(&args),
             Command::Inspect(args) => inspect::run(&args),
+            Command::Memory(args) => memory::run(&args),
+            Command::Diff(args) => diff::run(&args),
             Command::Doctor(args) => doctor::run(&args),
             Command::Completions(args) => completions::run(&args),
             Command::Man(args) => man::run(&args),

@@ -30,6 +30,17 @@ pub enum DumpError {
     },
 }
 
+impl DumpError {
+    /// What a person can do about it.
+    #[must_use]
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            Self::Memory(error) => error.remedy(),
+            Self::Output { .. } => "see that there is room, and that the file may be written",
+        }
+    }
+}
+
 impl AddressSpace<'_> {
     /// Hands over all stored bytes of a range, in pieces, in the order of their addresses, shared memory included.
     ///

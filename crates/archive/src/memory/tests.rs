@@ -88,6 +88,19 @@ impl Images {
         self.add(format!("{prefix}{}", Kind::Pages.file_name(pages_id.into())), pages);
     }
 
+    /// Pages of this dump, each filled with a byte.
+    pub(crate) fn filled(&mut self, (kind, id): (Kind, u64), filled: &[(u64, u8)]) {
+        let pages_id = self.entries.len() as u32;
+        let mut writer = PagemapWriter::new(Vec::new(), pages_id, Generation::Wide, 4096).unwrap();
+        let mut pages = Vec::new();
+        for (address, byte) in filled {
+            writer.range(*address, 1, PRESENT).unwrap();
+            pages.resize(pages.len() + 4096, *byte);
+        }
+        self.add(kind.file_name(id), writer.into_inner());
+        self.add(Kind::Pages.file_name(pages_id.into()), pages);
+    }
+
     pub(crate) fn checkpoint(mut self, pids: &[u32]) -> Checkpoint {
         let tree: Vec<_> = pids
             .iter()

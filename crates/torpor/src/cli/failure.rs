@@ -1,5 +1,6 @@
 //! How a failed command tells what went wrong, and what to do about it.
 
+use torpor_archive::memory::{CoreError, DumpError, MemoryError, PatternError};
 use torpor_archive::source::SourceError;
 use torpor_node::config::ConfigError;
 use torpor_node::control::{ClientError, ServerError};
@@ -76,6 +77,10 @@ pub(crate) fn remedy(error: &anyhow::Error) -> Option<String> {
             .or_else(|| cause.downcast_ref().map(|error: &KeyError| error.remedy().to_owned()))
             .or_else(|| cause.downcast_ref().map(|error: &DraftError| error.remedy().to_owned()))
             .or_else(|| cause.downcast_ref().map(|error: &SourceError| error.remedy().to_owned()))
+            .or_else(|| cause.downcast_ref().map(|error: &MemoryError| error.remedy().to_owned()))
+            .or_else(|| cause.downcast_ref().map(|error: &DumpError| error.remedy().to_owned()))
+            .or_else(|| cause.downcast_ref().map(|error: &CoreError| error.remedy().to_owned()))
+            .or_else(|| cause.downcast_ref().map(|error: &PatternError| error.remedy().to_owned()))
             .or_else(|| cause.downcast_ref().map(|error: &ReadError| error.remedy().to_owned()))
             .or_else(|| cause.downcast_ref().map(|error: &BackendError| error.remedy().to_owned()))
             .or_else(|| cause.downcast_ref().map(|error: &NameError| error.remedy().to_owned()))
@@ -101,6 +106,10 @@ pub(crate) fn exit(error: &anyhow::Error) -> Exit {
                 .or_else(|| cause.downcast_ref().map(of_key))
                 .or_else(|| cause.downcast_ref().map(of_draft))
                 .or_else(|| cause.downcast_ref().map(of_source))
+                .or_else(|| cause.downcast_ref().map(of_memory))
+                .or_else(|| cause.downcast_ref().map(of_dump))
+                .or_else(|| cause.downcast_ref().map(of_core))
+                .or_else(|| cause.downcast_ref().map(|_: &PatternError| Exit::Usage))
                 .or_else(|| cause.downcast_ref().map(of_reading))
                 .or_else(|| cause.downcast_ref().map(of_backend))
                 .or_else(|| cause.downcast_ref().map(|_: &ConfigError| Exit::Usage))
@@ -209,6 +218,30 @@ fn of_source(error: &SourceError) -> Exit {
         SourceError::Store { source, .. } => of_reading(source),
         SourceError::Passed { .. } | SourceError::Window { .. } | SourceError::Sparse { .. } => Exit::Failure,
         _ => Exit::Damaged,
+    }
+}
+
+fn of_memory(error: &MemoryError) -> Exit {
+    match error {
+        MemoryError::Source(error) => of_source(error),
+        MemoryError::NoProcess { .. } | MemoryError::Ended { .. } => Exit::NotFound,
+        _ => Exit::Damaged,
+    }
+}
+
+fn of_dump(error: &DumpError) -> Exit {
+    match error {
+        DumpError::Memory(error) => of_memory(error),
+        _ => Exit::Place,
+    }
+}
+
+fn of_core(error: &CoreError) -> Exit {
+    match error {
+        CoreError::Memory(error) => of_memory(error),
+        CoreError::Output { .. } => Exit::Place,
+        CoreError::NoRegisters { .. } => Exit::Damaged,
+        _ => Exit::Failure,
     }
 }
 
