@@ -7,8 +7,11 @@ use serde::Serialize;
 use crate::Checkpoint;
 
 mod contents;
+mod here;
 mod pages;
 mod references;
+
+pub use here::{PLUGIN_DIRECTORIES, Site, here};
 
 /// What a question comes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

@@ -1,8 +1,10 @@
 //! A checkpoint as entries and layers of images.
 
+use std::sync::Arc;
+
 use torpor_criu::image::{Framing, Kind, Name};
 
-use crate::source::{Body, Entry, EntryKind, Source, SourceError};
+use crate::source::{Body, Entry, EntryBytes, EntryKind, Limits, Part, Source, SourceError, open_bytes};
 
 /// Most layers of images.
 const MAX_LAYERS: usize = 1024;
@@ -41,11 +43,18 @@ impl Checkpoint {
                         .is_some_and(|name| name.kind.description().framing != Framing::Service)
             })
         };
-        let mut prefix = ["", "checkpoint/", "pre-checkpoint/"]
-            .into_iter()
-            .find(|prefix| has(prefix))
-            .ok_or_else(|| SourceError::NoImages { place: source.name().to_owned() })?
-            .to_owned();
+        let found = ["", "checkpoint/", "pre-checkpoint/"].into_iter().find(|prefix| has(prefix));
+        let Some(found) = found else {
+            let place = source.name().to_owned();
+            let containers: Vec<_> =
+                containers(source.entries()).iter().map(|container| container.name().to_owned()).collect();
+            return Err(if containers.is_empty() {
+                SourceError::NoImages { place }
+            } else {
+                SourceError::Several { place, containers }
+            });
+        };
+        let mut prefix = found.to_owned();
         let mut layers: Vec<Layer> = Vec::new();
         loop {
             if layers.len() == MAX_LAYERS || layers.iter().any(|layer| layer.prefix == prefix) {
@@ -73,6 +82,34 @@ impl Checkpoint {
                 }
             };
         }
+    }
+
+    /// All checkpoints in a source: one, or those of the containers of a pod, each in a directory or an archive of its own
+    /// (Kubernetes' KEP-5823 as containerd and CRI-O try it out).
+    ///
+    /// # Errors
+    /// Where there is none, or one of them cannot be read.
+    pub fn all(source: Box<dyn Source>) -> Result<Vec<Self>, SourceError> {
+        let containers = containers(source.entries());
+        if containers.is_empty() {
+            return Ok(vec![Self::new(source)?]);
+        }
+        let whole: Arc<dyn Source> = source.into();
+        containers.iter().map(|container| container.open(&whole)).collect()
+    }
+
+    /// The checkpoint of the container of this name in a pod's.
+    ///
+    /// # Errors
+    /// Where there is no such container, or its checkpoint cannot be read.
+    pub fn of_container(source: Box<dyn Source>, name: &str) -> Result<Self, SourceError> {
+        let containers = containers(source.entries());
+        let Some(container) = containers.iter().find(|container| container.name() == name) else {
+            let (place, entry) = (source.name().to_owned(), name.to_owned());
+            let source = std::io::ErrorKind::NotFound.into();
+            return Err(SourceError::Entry { place, entry, source });
+        };
+        container.open(&source.into())
     }
 
     /// Where it is kept.
@@ -137,5 +174,54 @@ impl Checkpoint {
         let mut bytes = vec![0; entry.size as usize];
         self.source.read_at(entry, 0, &mut bytes)?;
         Ok(bytes)
+    }
+}
+
+/// A container in the checkpoint of a pod.
+enum Container {
+    /// A directory, with a `/` at its end.
+    Directory(String),
+    /// An archive.
+    Archive(Entry),
+}
+
+/// The containers of a pod; none where it is not a pod's.
+fn containers(entries: &[Entry]) -> Vec<Container> {
+    let inventory = |entry: &Entry| {
+        let (directory, file) = entry.name.split_once('/')?;
+        let own = matches!(file, "checkpoint/inventory.img" | "inventory.img");
+        (own && !matches!(directory, "checkpoint" | "pre-checkpoint" | "parent"))
+            .then(|| Container::Directory(format!("{directory}/")))
+    };
+    if entries.iter().any(|entry| entry.name == "checkpoint/inventory.img" || entry.name == "inventory.img") {
+        return Vec::new();
+    }
+    let mut found: Vec<_> = entries.iter().filter_map(inventory).collect();
+    if entries.iter().any(|entry| entry.name == "pod.options") {
+        let archives = entries.iter().filter(|entry| {
+            entry.kind == EntryKind::File && !entry.name.contains('/') && entry.name.ends_with(".tar")
+        });
+        found.extend(archives.map(|entry| Container::Archive(entry.clone())));
+    }
+    found
+}
+
+impl Container {
+    fn name(&self) -> &str {
+        match self {
+            Self::Directory(prefix) => prefix.trim_end_matches('/'),
+            Self::Archive(entry) => entry.name.trim_end_matches(".tar"),
+        }
+    }
+
+    fn open(&self, whole: &Arc<dyn Source>) -> Result<Checkpoint, SourceError> {
+        match self {
+            Self::Directory(prefix) => Checkpoint::new(Box::new(Part::new(Arc::clone(whole), prefix))),
+            Self::Archive(entry) => {
+                let name = format!("{}//{}", whole.name(), self.name());
+                let bytes = Arc::new(EntryBytes::new(Arc::clone(whole), entry.clone()));
+                Checkpoint::new(open_bytes(name, bytes, &Limits::default(), None)?)
+            }
+        }
     }
 }

@@ -12,6 +12,8 @@ use super::{Entry, EntryKind, Source, SourceError};
 
 /// Most directories in a chain of parents.
 const MAX_LAYERS: usize = 1024;
+/// Most directories inside of each other, where an archive was unpacked.
+const MAX_DEPTH: usize = 4;
 /// Most entries of a directory and its parents.
 const MAX_ENTRIES: usize = 1 << 20;
 
@@ -42,6 +44,9 @@ impl Directory {
             }
             directory.list(&path, &prefix).map_err(|source| directory.failed(source))?;
             directory.layers.push((prefix.clone(), path.clone()));
+            if directory.is_unpacked(&prefix) {
+                directory.list_below(&path, &prefix, MAX_DEPTH).map_err(|source| directory.failed(source))?;
+            }
             if directory.entries.len() > MAX_ENTRIES {
                 return Err(SourceError::TooMany { place: directory.name, limit: MAX_ENTRIES });
             }
@@ -87,8 +92,35 @@ impl Directory {
         Ok(())
     }
 
+    /// Whether this is what an engine's archive, or that of a pod, looks like when it is unpacked.
+    fn is_unpacked(&self, prefix: &str) -> bool {
+        let names = ["checkpoint", "pod.options"].map(|name| format!("{prefix}{name}"));
+        self.entries.iter().any(|entry| names.contains(&entry.name))
+    }
+
+    /// Lists what is in the directories of a directory. Links are not followed.
+    fn list_below(&mut self, path: &Path, prefix: &str, depth: usize) -> io::Result<()> {
+        let own = |entry: &&Entry| {
+            let rest = entry.name.strip_prefix(prefix);
+            entry.kind == EntryKind::Directory
+                && rest.is_some_and(|rest| !rest.contains('/') && rest != "parent")
+        };
+        let inside: Vec<_> = self.entries.iter().filter(own).map(|entry| entry.name.clone()).collect();
+        for name in inside {
+            let path = path.join(&name[prefix.len()..]);
+            let prefix = format!("{name}/");
+            self.list(&path, &prefix)?;
+            self.layers.push((prefix.clone(), path.clone()));
+            if depth > 1 && self.entries.len() <= MAX_ENTRIES {
+                self.list_below(&path, &prefix, depth - 1)?;
+            }
+        }
+        Ok(())
+    }
+
     fn open_entry(&self, name: &str) -> io::Result<File> {
-        let layer = self.layers.iter().rev().find(|(prefix, _)| name.starts_with(prefix.as_str()));
+        let fits = self.layers.iter().filter(|(prefix, _)| name.starts_with(prefix.as_str()));
+        let layer = fits.max_by_key(|(prefix, _)| prefix.len());
         let (prefix, path) = layer.ok_or(io::ErrorKind::NotFound)?;
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         Ok(rustix::fs::open(path.join(&name[prefix.len()..]), flags, Mode::empty())?.into())

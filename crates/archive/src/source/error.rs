@@ -182,6 +182,53 @@ pub enum SourceError {
         /// The limit.
         limit: u64,
     },
+    /// A document of an image makes no sense.
+    #[error("{entry} in {place} is no document of an image")]
+    Document {
+        /// The place.
+        place: String,
+        /// The document.
+        entry: String,
+        /// What the parser said.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// Something in an image is referred to in a way that cannot be followed.
+    #[error("{place} refers to {digest:?}, which is no SHA-256 digest")]
+    NoDigest {
+        /// The place.
+        place: String,
+        /// What stands there.
+        digest: String,
+    },
+    /// A part of an image is not what its digest says.
+    #[error("{entry} in {place} is damaged: its digest is {found}, and should be {expected}")]
+    Digest {
+        /// The place.
+        place: String,
+        /// The part.
+        entry: String,
+        /// What it should be.
+        expected: String,
+        /// What it is.
+        found: String,
+    },
+    /// A layout has no image of this name.
+    #[error("{place} has no image {reference:?}")]
+    NoReference {
+        /// The place.
+        place: String,
+        /// The name.
+        reference: String,
+    },
+    /// There are several checkpoints where one is wanted.
+    #[error("{place} holds the checkpoints of several containers: {}", containers.join(", "))]
+    Several {
+        /// The place.
+        place: String,
+        /// What they are called.
+        containers: Vec<String>,
+    },
     /// The body of something that has none was asked for.
     #[error("{entry} in {place} is no file, and is not followed or opened")]
     NoBody {
@@ -227,9 +274,13 @@ impl SourceError {
     pub fn remedy(&self) -> &'static str {
         match self {
             Self::Place { .. } | Self::Entry { .. } => "check the path, and that you may read it",
-            Self::Short { .. } | Self::Header { .. } | Self::Truncated { .. } | Self::Compressed { .. } => {
-                "the checkpoint is damaged: use another copy"
-            }
+            Self::Short { .. }
+            | Self::Header { .. }
+            | Self::Document { .. }
+            | Self::NoDigest { .. }
+            | Self::Digest { .. }
+            | Self::Truncated { .. }
+            | Self::Compressed { .. } => "the checkpoint is damaged: use another copy",
             Self::TooLarge { .. }
             | Self::TooMany { .. }
             | Self::TooLongNames { .. }
@@ -242,8 +293,10 @@ impl SourceError {
             Self::Sparse { .. } => "make the archive anew without sparse entries (tar's --sparse)",
             Self::Bomb { .. } => "if you trust it, allow more with --max-unpacked, or unpack it first",
             Self::Window { .. } => {
-                "unpack it first, or compress it with a smaller window (below `zstd --long` or `xz -9`)"
+                "if there is memory for it, allow more with --max-window, or unpack it first"
             }
+            Self::NoReference { .. } => "look into its index.json for the names there are",
+            Self::Several { .. } => "name one of them: SOURCE//CONTAINER",
             Self::NoBody { .. } => "look at the archive with tar: a checkpoint has plain files only",
             Self::Passed { .. } => "give the archive as a file rather than through a pipe",
             Self::Store { source, .. } => source.remedy(),

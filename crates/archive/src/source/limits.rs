@@ -18,7 +18,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { entries: 1 << 17, names: 16 << 20, unpacked: None, window: 64 << 20, kept: 24 << 20 }
+        Self { entries: 1 << 17, names: 16 << 20, unpacked: None, window: 32 << 20, kept: 16 << 20 }
     }
 }
 

@@ -11,6 +11,7 @@ use rustix::fs::FileType;
 use super::archive::Archive;
 use super::bytes::{Bytes, FileBytes, read_exact_at};
 use super::compression::Compression;
+use super::oci::{Image, is_layout};
 use super::stream::{Stream, Tap};
 use super::{Directory, Limits, Source, SourceError};
 
@@ -22,6 +23,13 @@ pub enum Place {
     Path(PathBuf),
     /// Standard input.
     Input,
+    /// An image in a layout: a directory, or an archive of one.
+    Image {
+        /// The layout.
+        path: PathBuf,
+        /// The image's name or digest, where there are several.
+        reference: Option<String>,
+    },
 }
 
 /// Opens what is at a place, with the usual limits.
@@ -42,15 +50,38 @@ pub fn open_with(
     limits: &Limits,
     tap: Option<&mut dyn Tap>,
 ) -> Result<Box<dyn Source>, SourceError> {
+    let source = open_archive(place, limits, tap)?;
+    if is_layout(source.entries()) {
+        return Ok(Box::new(Image::inside(source.into(), None, limits)?));
+    }
+    Ok(source)
+}
+
+fn open_archive(
+    place: &Place,
+    limits: &Limits,
+    tap: Option<&mut dyn Tap>,
+) -> Result<Box<dyn Source>, SourceError> {
     let (name, file, start) = match place {
         Place::Path(path) => {
             let name = path.display().to_string();
             let failed = |source| SourceError::Place { place: name.clone(), source };
             if std::fs::metadata(path).map_err(failed)?.is_dir() {
+                if path.join("oci-layout").is_file() && path.join("index.json").is_file() {
+                    return Ok(Box::new(Image::open(path, None, limits)?));
+                }
                 return Ok(Box::new(Directory::open(path)?));
             }
             let file = File::open(path).map_err(failed)?;
             (name, file, 0)
+        }
+        Place::Image { path, reference } => {
+            let reference = reference.as_deref();
+            if path.is_dir() {
+                return Ok(Box::new(Image::open(path, reference, limits)?));
+            }
+            let archive = open_archive(&Place::Path(path.clone()), limits, None)?;
+            return Ok(Box::new(Image::inside(archive.into(), reference, limits)?));
         }
         Place::Input => {
             let name = "-".to_owned();

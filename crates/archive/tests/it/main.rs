@@ -1,5 +1,8 @@
 //! Checkpoints of every form, and hostile ones.
 
 mod archives;
+mod checks;
 mod hostile;
+mod images;
+mod stored;
 mod tape;

@@ -1,20 +1,31 @@
-//! `torpor check`: whether checkpoints are whole.
+//! `torpor check`: whether checkpoints are whole, and would restore here.
 
 use std::fmt::Write;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
-use torpor_archive::check::{self, Answer, Finding};
+use torpor_archive::Checkpoint;
+use torpor_archive::check::{self, Answer, Finding, Site};
 
 use super::{Exit, failure, output, place};
 
+mod site;
+
 /// Check whether checkpoints are whole, and would restore here
 ///
-/// Ends with 0 if nothing is wrong, and with 4 if something is damaged or missing. What cannot be known does not count.
+/// Ends with 0 if nothing is in the way, with 4 if something is damaged or missing, and with 1 if all is whole but would not restore
+/// on this machine. What cannot be known does not count.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// An archive of an engine, a directory of images, `-` for standard input, or NAME[@GENERATION] of the store.
     #[arg(required = true, value_name = "SOURCE")]
     sources: Vec<String>,
+    /// Ask only whether they are whole, not whether they would restore here.
+    #[arg(long)]
+    whole: bool,
+    /// The CRIU that would restore them, rather than the one Torpor finds.
+    #[arg(long, value_name = "FILE")]
+    criu: Option<PathBuf>,
     #[command(flatten)]
     place: place::Args,
     #[command(flatten)]
@@ -30,58 +41,101 @@ struct Checked {
 #[serde(rename_all = "camelCase")]
 struct CheckedSource {
     source: String,
+    /// Whether it is whole.
     whole: Answer,
+    /// Whether it would restore on this machine, if that was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    restorable: Option<Answer>,
     /// Why it cannot be opened, if it cannot.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     remedy: Option<String>,
     findings: Vec<Finding>,
+    /// What was found out about this machine.
+    here: Vec<Finding>,
+}
+
+impl CheckedSource {
+    fn refused(source: String, error: &anyhow::Error) -> CheckedSource {
+        CheckedSource {
+            source,
+            whole: Answer::No,
+            restorable: None,
+            error: Some(failure::sentence(error)),
+            remedy: failure::remedy(error),
+            findings: Vec::new(),
+            here: Vec::new(),
+        }
+    }
+
+    fn of(checkpoint: &Checkpoint, site: Option<&Site>) -> CheckedSource {
+        let findings = check::whole(checkpoint);
+        let here = site.map_or_else(Vec::new, |site| check::here(checkpoint, site, Path::exists));
+        CheckedSource {
+            source: checkpoint.source().name().to_owned(),
+            whole: verdict(&findings),
+            restorable: site.map(|_| verdict(&here)),
+            error: None,
+            remedy: None,
+            findings,
+            here,
+        }
+    }
+
+    fn exit(&self) -> Exit {
+        match (self.whole, self.restorable) {
+            (Answer::No, _) => Exit::Damaged,
+            (_, Some(Answer::No)) => Exit::Failure,
+            _ => Exit::Success,
+        }
+    }
+}
+
+/// No where something is in the way, unknown where something that matters cannot be known, or else yes.
+fn verdict(findings: &[Finding]) -> Answer {
+    let has = |answer| findings.iter().any(|finding| finding.answer == answer);
+    if has(Answer::No) {
+        Answer::No
+    } else if has(Answer::Unknown) {
+        Answer::Unknown
+    } else {
+        Answer::Yes
+    }
 }
 
 /// Checks them.
 pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
+    let site = (!args.whole).then(|| site::read(args.criu.as_deref()));
     let mut exit = Exit::Success;
     let mut checked = Checked { checkpoints: Vec::new() };
     for source in &args.sources {
-        let checkpoint = match args.place.checkpoint(source) {
-            Ok(checkpoint) => checkpoint,
+        match args.place.checkpoints(source) {
+            Ok(checkpoints) => {
+                for checkpoint in &checkpoints {
+                    let one = CheckedSource::of(checkpoint, site.as_ref());
+                    exit = worse(exit, one.exit());
+                    checked.checkpoints.push(one);
+                }
+            }
             // Alone it is told like any failure.
             Err(error) if args.sources.len() == 1 => return Err(error),
             Err(error) => {
                 exit = worse(exit, failure::exit(&error));
-                checked.checkpoints.push(CheckedSource {
-                    source: source.clone(),
-                    whole: Answer::No,
-                    error: Some(failure::sentence(&error)),
-                    remedy: failure::remedy(&error),
-                    findings: Vec::new(),
-                });
-                continue;
+                checked.checkpoints.push(CheckedSource::refused(source.clone(), &error));
             }
-        };
-        let findings = check::whole(&checkpoint);
-        let whole = if findings.iter().any(|finding| finding.answer == Answer::No) {
-            exit = worse(exit, Exit::Damaged);
-            Answer::No
-        } else {
-            Answer::Yes
-        };
-        checked.checkpoints.push(CheckedSource {
-            source: source.clone(),
-            whole,
-            error: None,
-            remedy: None,
-            findings,
-        });
+        }
     }
     args.output.print(&checked, text)?;
     Ok(exit)
 }
 
-/// The first failure decides.
+/// Damage is worse than a machine that does not fit; else the first failure decides.
 fn worse(so_far: Exit, next: Exit) -> Exit {
-    if so_far == Exit::Success { next } else { so_far }
+    match (so_far, next) {
+        (Exit::Success, next) | (Exit::Failure, next @ Exit::Damaged) => next,
+        _ => so_far,
+    }
 }
 
 fn text(checked: &Checked) -> String {
@@ -99,6 +153,10 @@ fn text(checked: &Checked) -> String {
             let _ = writeln!(text, "  help: {remedy}");
         }
         text.push_str(&findings_table(&source.findings));
+        if source.restorable.is_some() {
+            text.push_str("would it restore here?\n");
+            text.push_str(&findings_table(&source.here));
+        }
     }
     text
 }
@@ -127,4 +185,22 @@ fn findings_table(findings: &[Finding]) -> String {
         }
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_in_the_way_decides_and_what_is_not_known_does_not() {
+        let yes = || Finding::yes("a", "a?", "so");
+        let no = || Finding::no("b", "b?", "not so", "mend it");
+        let unknown = || Finding::unknown("c", "c?", "who knows");
+        assert_eq!(verdict(&[yes(), yes()]), Answer::Yes);
+        assert_eq!(verdict(&[yes(), unknown()]), Answer::Unknown);
+        assert_eq!(verdict(&[unknown(), no()]), Answer::No);
+        assert_eq!(worse(Exit::Failure, Exit::Damaged), Exit::Damaged);
+        assert_eq!(worse(Exit::Damaged, Exit::Failure), Exit::Damaged);
+        assert_eq!(worse(Exit::NotFound, Exit::Damaged), Exit::NotFound);
+    }
 }

@@ -1,17 +1,26 @@
-//! `torpor ls`: the names in a store, or the generations of one.
+//! `torpor ls`: the names in a store, the generations of one, or the archives in directories.
+
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use serde::Serialize;
 use torpor_store::lineage::{Generation, Lineage, LineageError, Progress, Record, State};
 use torpor_store::{GenerationKind, Name};
 
+use super::failure::Failure;
 use super::{Exit, output, store};
 
-/// List the names in a store, or the generations of a name
+mod archives;
+
+/// List the names in a store, the generations of a name, or the archives in directories
+///
+/// Without a name or a directory, and where there is no store, the kubelet's directory is listed: /var/lib/kubelet/checkpoints.
+/// Ends with 4 if an archive cannot be read; it is listed with the reason.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// List the generations of this name, its slots, and the names below it.
-    name: Option<Name>,
+    /// A name, to list its generations, its slots, and the names below it; or directories and archives.
+    #[arg(value_name = "NAME|DIR")]
+    what: Vec<String>,
     #[command(flatten)]
     store: store::Args,
     #[command(flatten)]
@@ -79,9 +88,17 @@ impl GenerationRow {
 
 /// Lists them.
 pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
+    let name = match wanted(&args.what, Path::exists)? {
+        Wanted::Archives(paths) => return archives::list(&paths, args.output),
+        Wanted::Name(name) => Some(name),
+        Wanted::Store if args.store.is_absent() => {
+            return archives::list(&[PathBuf::from(archives::KUBELET)], args.output);
+        }
+        Wanted::Store => None,
+    };
     let repository = args.store.open()?;
     let records = Lineage::all(&repository)?;
-    match &args.name {
+    match &name {
         None => {
             let now = Lineage::now(&repository)?;
             let names =
@@ -103,6 +120,28 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
         }
     }
     Ok(Exit::Success)
+}
+
+/// What is to be listed.
+#[derive(Debug, PartialEq, Eq)]
+enum Wanted {
+    Store,
+    Name(Name),
+    Archives(Vec<PathBuf>),
+}
+
+/// What the arguments mean. What exists as a path is one, and so is what looks like a path.
+fn wanted(what: &[String], exists: impl Fn(&Path) -> bool) -> Result<Wanted, anyhow::Error> {
+    let is_path = |text: &String| exists(Path::new(text)) || text.starts_with(['/', '.']);
+    match what {
+        [] => Ok(Wanted::Store),
+        paths if paths.iter().all(is_path) => Ok(Wanted::Archives(paths.iter().map(PathBuf::from).collect())),
+        [name] => Ok(Wanted::Name(name.parse()?)),
+        _ => {
+            let message = "several things were given, and not all are directories or archives";
+            Err(Failure::new(Exit::Usage, message, "give one name, or directories and archives").into())
+        }
+    }
 }
 
 fn name_row(record: &Record, now: Timestamp) -> NameRow {
@@ -183,5 +222,24 @@ pub(super) fn state(state: &State) -> String {
         State::Resumed { epoch } => format!("resumed in epoch {epoch}"),
         State::Failed { reason } => format!("failed: {}", reason.lines().next().unwrap_or_default()),
         _ => "unknown".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_is_no_name() {
+        let exists = |path: &Path| path == Path::new("web");
+        let wanted =
+            |what: &[&str]| wanted(&what.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>(), exists);
+        let paths = |paths: &[&str]| Wanted::Archives(paths.iter().map(PathBuf::from).collect());
+        assert_eq!(wanted(&[]).unwrap(), Wanted::Store);
+        assert_eq!(wanted(&["web"]).unwrap(), paths(&["web"]));
+        assert_eq!(wanted(&["/not/there", "web"]).unwrap(), paths(&["/not/there", "web"]));
+        assert_eq!(wanted(&["shop/web"]).unwrap(), Wanted::Name("shop/web".parse().unwrap()));
+        assert!(wanted(&["shop/web", "web"]).is_err());
+        assert!(wanted(&["no name"]).is_err());
     }
 }

@@ -18,6 +18,9 @@ pub(crate) struct Args {
     /// Let a compressed archive unpack to this many bytes; the default is 16 GiB, or 200 times its size where that is more.
     #[arg(long, value_name = "BYTES")]
     max_unpacked: Option<u64>,
+    /// Let a decoder look back this many bytes, which is memory it takes; the default is 32 MiB. `xz -9` and `zstd --long` need more.
+    #[arg(long, value_name = "BYTES")]
+    max_window: Option<u64>,
     #[command(flatten)]
     pub(crate) store: store::Args,
 }
@@ -39,7 +42,9 @@ impl Args {
     pub(crate) fn tapped(&self, text: &str, tap: Option<&mut dyn Tap>) -> anyhow::Result<Box<dyn Source>> {
         match understand(text, Path::exists)? {
             Typed::Place(place) => {
-                let limits = Limits { unpacked: self.max_unpacked, ..Limits::default() };
+                let usual = Limits::default();
+                let window = self.max_window.unwrap_or(usual.window);
+                let limits = Limits { unpacked: self.max_unpacked, window, ..usual };
                 Ok(source::open_with(&place, &limits, tap)?)
             }
             Typed::Stored(reference) => self.stored(&reference),
@@ -48,7 +53,18 @@ impl Args {
 
     /// Opens the checkpoint in what a SOURCE names. In a pod with several, one must be named: `SOURCE//CONTAINER`.
     pub(crate) fn checkpoint(&self, text: &str) -> anyhow::Result<Checkpoint> {
-        Ok(Checkpoint::new(self.source(text)?)?)
+        match container(text) {
+            Some((source, name)) => Ok(Checkpoint::of_container(self.source(source)?, name)?),
+            None => Ok(Checkpoint::new(self.source(text)?)?),
+        }
+    }
+
+    /// Opens all checkpoints in what a SOURCE names: one, or those of a pod's containers.
+    pub(crate) fn checkpoints(&self, text: &str) -> anyhow::Result<Vec<Checkpoint>> {
+        match container(text) {
+            Some(_) => Ok(vec![self.checkpoint(text)?]),
+            None => Ok(Checkpoint::all(self.source(text)?)?),
+        }
     }
 
     /// The generation of this number, or the newest.
@@ -73,6 +89,14 @@ impl Args {
     }
 }
 
+/// A SOURCE and the container in it, where one is named.
+fn container(text: &str) -> Option<(&str, &str)> {
+    let (source, name) = text.rsplit_once("//")?;
+    // `file:///…` and the like are no containers, and neither is a path with a slash too many.
+    let named = !source.is_empty() && !source.ends_with(':') && !name.is_empty() && !name.contains('/');
+    (named && !Path::new(text).exists()).then_some((source, name))
+}
+
 /// What a SOURCE means. What exists as a path is one; what looks like a path is one too; all else is a name.
 fn understand(text: &str, exists: impl Fn(&Path) -> bool) -> Result<Typed, Failure> {
     let path = || Typed::Place(Place::Path(PathBuf::from(text)));
@@ -81,6 +105,9 @@ fn understand(text: &str, exists: impl Fn(&Path) -> bool) -> Result<Typed, Failu
     }
     if text == "-" {
         return Ok(Typed::Place(Place::Input));
+    }
+    if let Some(image) = text.strip_prefix("oci:").or_else(|| text.strip_prefix("oci-archive:")) {
+        return Ok(Typed::Place(layout(image, exists)));
     }
     let named = text.strip_prefix("store:");
     if named.is_none() && (exists(Path::new(text)) || text.starts_with(['/', '.'])) {
@@ -96,9 +123,52 @@ fn understand(text: &str, exists: impl Fn(&Path) -> bool) -> Result<Typed, Failu
     }
 }
 
+/// A layout, with the name of an image in it after the last colon that is not part of the path.
+fn layout(text: &str, exists: impl Fn(&Path) -> bool) -> Place {
+    let whole = Place::Image { path: PathBuf::from(text), reference: None };
+    if exists(Path::new(text)) {
+        return whole;
+    }
+    match text.match_indices(':').find(|(at, _)| exists(Path::new(&text[..*at]))) {
+        Some((at, _)) => {
+            Place::Image { path: PathBuf::from(&text[..at]), reference: Some(text[at + 1..].to_owned()) }
+        }
+        None => whole,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_image_is_named_after_its_layout() {
+        let exists = |path: &Path| path == Path::new("images") || path == Path::new("a:b");
+        for (text, path, reference) in [
+            ("oci:images", "images", None),
+            ("oci:images:web:1.2", "images", Some("web:1.2")),
+            ("oci:a:b", "a:b", None),
+            ("oci-archive:a:b:c", "a:b", Some("c")),
+            ("oci:not:here", "not:here", None),
+        ] {
+            let place = Place::Image { path: path.into(), reference: reference.map(str::to_owned) };
+            assert_eq!(understand(text, exists).unwrap(), Typed::Place(place), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_container_follows_two_slashes() {
+        for (text, named) in [
+            ("pod.tar//web", Some(("pod.tar", "web"))),
+            ("-//web", Some(("-", "web"))),
+            ("pod.tar", None),
+            ("/a//b/c", None),
+            ("//b", None),
+            ("pod.tar//", None),
+        ] {
+            assert_eq!(container(text), named, "{text}");
+        }
+    }
 
     #[test]
     fn a_path_comes_before_a_name() {

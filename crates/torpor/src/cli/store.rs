@@ -28,6 +28,12 @@ pub(crate) struct Args {
 }
 
 impl Args {
+    /// Whether nobody asked for a store, and there is none.
+    pub(crate) fn is_absent(&self) -> bool {
+        self.store == DEFAULT_STORE
+            && directory(&self.store).is_ok_and(|path| !path.join("torpor-store").exists())
+    }
+
     /// Opens the store, which must exist.
     pub(crate) fn open(&self) -> anyhow::Result<Repository> {
         let backend = backend(&self.store)?;

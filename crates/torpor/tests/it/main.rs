@@ -13,6 +13,7 @@ mod programs;
 mod replicas;
 mod settings;
 mod sockets;
+mod sources;
 mod starts;
 mod store;
 mod streams;
