@@ -11,6 +11,7 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
+use crate::network_lock::Mark;
 use crate::sys::process;
 use crate::{network_lock, process_tree};
 
@@ -82,6 +83,8 @@ impl FromStr for Watch {
 pub struct Guard {
     process: Child,
     line: ChildStdin,
+    /// The guard holds it too, so that it is set for as long as either of the two may leave a lock.
+    _mark: Option<Mark>,
 }
 
 impl Guard {
@@ -90,15 +93,18 @@ impl Guard {
     /// # Errors
     /// Where this program cannot be executed again.
     pub fn start() -> io::Result<Guard> {
+        let mark = Mark::set().inspect_err(|error| tracing::debug!(%error, "no mark in the network")).ok();
+        // A guard says nothing on its standard output, so that is where it can hold the mark.
+        let shared = mark.as_ref().and_then(|mark| mark.share().ok());
         let mut process = Command::new("/proc/self/exe")
             .arg(SUBCOMMAND)
             .env_clear()
             .stdin(Stdio::piped())
-            .stdout(Stdio::null())
+            .stdout(shared.map_or_else(Stdio::null, Stdio::from))
             .stderr(Stdio::inherit())
             .spawn()?;
         let line = process.stdin.take().ok_or(io::ErrorKind::BrokenPipe)?;
-        Ok(Guard { process, line })
+        Ok(Guard { process, line, _mark: mark })
     }
 
     /// The guard's PID.

@@ -12,6 +12,11 @@ use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags};
 
 use crate::{process_tree, sys};
 
+mod iptables;
+mod mark;
+
+pub use mark::Mark;
+
 /// What the names of CRIU's tables begin with.
 const PREFIX: &[u8] = b"CRIU-";
 
@@ -35,12 +40,35 @@ const INET: u8 = 1;
 const HEADER: usize = 16;
 const NETFILTER_HEADER: usize = 4;
 
-/// Takes away every lock of CRIU's in this network namespace. Returns how many there were. Without nftables or the
-/// privilege to use it there are none.
+/// Takes away every lock of CRIU's in this network namespace, for whoever has seen its CRIU fail. Leaves them where somebody
+/// else is at work too, by their [`Mark`]. Returns how many there were. Without nftables or the privilege to use it there
+/// are none.
 ///
 /// # Errors
 /// Where there is one that cannot be taken away.
 pub fn remove() -> io::Result<usize> {
+    remove_but(1, |_| false)
+}
+
+/// Takes away the locks that no CRIU needs any more: one that was killed with its container in the midst of a dump leaves
+/// its own behind, in a network that containers of a pod share. `is_kept` says of the identity of a run whether its
+/// connections wait, locked, for their restore. `by_iptables` says that CRIU was told to lock by iptables, where runs
+/// cannot be told apart. Returns how many there were.
+///
+/// # Errors
+/// Where there is one that cannot be taken away.
+pub fn remove_stale(by_iptables: bool, is_kept: impl FnMut(&str) -> bool) -> io::Result<usize> {
+    if criu_is_here() {
+        return Ok(0);
+    }
+    let mut removed = remove_but(0, is_kept)?;
+    if by_iptables && Mark::count() == 0 {
+        removed += iptables::remove()?;
+    }
+    Ok(removed)
+}
+
+fn remove_but(own_marks: usize, mut is_kept: impl FnMut(&str) -> bool) -> io::Result<usize> {
     let unusable = |error: &io::Error| {
         let without =
             [libc::EPERM, libc::EPROTONOSUPPORT, libc::EAFNOSUPPORT, libc::EINVAL, libc::EOPNOTSUPP];
@@ -51,11 +79,29 @@ pub fn remove() -> io::Result<usize> {
         Err(error) if unusable(&error) => return Ok(0),
         Err(error) => return Err(error),
     };
-    let locks: Vec<_> = tables.into_iter().filter(|name| name.starts_with(PREFIX)).collect();
+    let mut locks = tables;
+    locks.retain(|name| name.starts_with(PREFIX));
+    // Asked only now: whoever has made one of these had set its mark before.
+    if locks.is_empty() || Mark::count() > own_marks {
+        return Ok(0);
+    }
+    locks.retain(|name| !is_kept(&String::from_utf8_lossy(&name[PREFIX.len()..])));
     for name in &locks {
         delete(&connect()?, name)?;
     }
     Ok(locks.len())
+}
+
+/// Whether a process of CRIU's can be seen in this network namespace. It may outlive its Torpor, which has the mark.
+fn criu_is_here() -> bool {
+    let network = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/net")).ok();
+    let is_criu = |process: &str| {
+        let name = std::fs::read_to_string(format!("/proc/{process}/comm"));
+        name.is_ok_and(|name| name.trim_end() == "criu") && network(process) == network("thread-self")
+    };
+    let Ok(processes) = std::fs::read_dir("/proc") else { return false };
+    let names = processes.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    names.filter(|name| name.starts_with(|first: char| first.is_ascii_digit())).any(|name| is_criu(&name))
 }
 
 /// Takes the TCP sockets of these processes out of repair mode, in which they answer nobody. Returns how many were.
@@ -216,6 +262,53 @@ mod tests {
     fn a_socket_that_is_not_under_repair_is_left_alone() {
         let _listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         assert_eq!(end_repair(&[std::process::id() as i32]).unwrap(), 0);
+    }
+
+    /// In a network namespace of its own; not where none can be made.
+    fn alone(test: impl FnOnce() + Send + 'static) {
+        std::thread::spawn(|| match sys::process::own_network() {
+            Ok(()) => test(),
+            Err(error) => eprintln!("SKIPPED: no network namespace: {error}"),
+        })
+        .join()
+        .unwrap();
+    }
+
+    fn nft(words: &str) -> Option<String> {
+        let output = std::process::Command::new("nft").args(words.split(' ')).output().ok()?;
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    #[test]
+    fn a_lock_that_nobody_needs_is_taken_away() {
+        alone(|| {
+            let lock = "add table inet CRIU-1f0c; add table inet CRIU-kept; add table inet other";
+            if nft(lock).is_none() {
+                return eprintln!("SKIPPED: no nft here");
+            }
+            let kept = |run: &str| run == "kept";
+            let mark = Mark::set().unwrap();
+            assert_eq!(remove_stale(false, kept).unwrap(), 0, "somebody is at work");
+            drop(mark);
+            assert_eq!(remove_stale(false, kept).unwrap(), 1);
+            assert_eq!(nft("list tables").unwrap(), "table inet CRIU-kept\ntable inet other\n");
+            assert_eq!(remove().unwrap(), 1);
+        });
+    }
+
+    #[test]
+    fn so_is_one_by_iptables_where_criu_was_told_to_lock_so() {
+        alone(|| {
+            let rule = "-I INPUT --protocol tcp -m mark ! --mark 0xC114 --source 10.0.0.1 --sport 80 \
+                        --destination 10.0.0.2 --dport 4000 -j DROP";
+            let made = std::process::Command::new("iptables").args(rule.split_ascii_whitespace()).output();
+            if !made.is_ok_and(|output| output.status.success()) {
+                return eprintln!("SKIPPED: no iptables here");
+            }
+            assert_eq!(remove_stale(false, |_| false).unwrap(), 0);
+            assert_eq!(remove_stale(true, |_| false).unwrap(), 1);
+            assert_eq!(remove_stale(true, |_| false).unwrap(), 0);
+        });
     }
 
     proptest! {

@@ -27,6 +27,7 @@ mod plain;
 mod program;
 mod sign_of_life;
 mod signals;
+mod stale_lock;
 mod start;
 
 pub use error::WrapperError;
@@ -105,6 +106,7 @@ fn hold(
             return Err(error);
         }
     };
+    stale_lock::remove(&kept);
     kept.baseline.assume_changed(running.files.iter().cloned());
     let code = EventLoop::new(Arc::new(kept), running, children, messages, inbox)?.run();
     drop(held);

@@ -395,3 +395,10 @@ pub(crate) fn become_subreaper() -> io::Result<()> {
     };
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
+
+/// Gives this thread a network namespace of its own.
+#[cfg(test)]
+pub(crate) fn own_network() -> io::Result<()> {
+    // SAFETY: unshare of a network namespace changes nothing that Rust's rules on memory or files depend on.
+    Ok(unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) }?)
+}
