@@ -29,7 +29,8 @@ use crate::open_files::OpenFiles;
 use crate::phase::{Phase, Phases};
 use crate::staging::Staging;
 use crate::stored_files::IntoDraft;
-use crate::streams::Stream;
+use crate::streams::input::{self, Input};
+use crate::streams::{Stream, UNREAD, UnreadInput};
 use crate::triggers::Kind;
 use crate::{budget, process_tree, volumes};
 
@@ -64,6 +65,8 @@ pub struct Subject<'a> {
     pub epoch: &'a Epoch,
     /// The generation it came from or was captured into last.
     pub predecessor: Option<&'a Manifest>,
+    /// Its standard input.
+    pub input: &'a Input,
     /// The CRIU to use.
     pub criu: &'a Program,
     /// What CRIU is told besides what follows from all this.
@@ -305,6 +308,7 @@ fn take_over(
     let streams = facts.streams.iter().filter_map(Stream::path).map(Path::to_owned).collect::<Vec<_>>();
     let carried: HashSet<&Path> = capture.paths().chain(streams.iter().map(PathBuf::as_path)).collect();
     facts.volumes = volumes::record(&open, subject.mounts, &|path| carried.contains(path))?;
+    let input = take_input(subject.input, &mut draft, &mut facts)?;
     let kind = (subject.decide)();
     order.decided(kind);
     if kind != Kind::Suspend {
@@ -324,7 +328,32 @@ fn take_over(
     let manifest = publish(subject, finished)?;
     // At once, and not by CRIU: it is committed, so it must not take another step, whoever is killed now.
     process_tree::kill(subject.root);
+    if let Some(input) = input {
+        input.keep();
+    }
     Ok((Outcome::Published(Box::new(manifest)), true))
+}
+
+/// Takes over what the program has not read of its standard input. Without it the checkpoint is still worth having.
+fn take_input<'i>(
+    input: &'i Input,
+    draft: &mut Draft,
+    facts: &mut Facts,
+) -> Result<Option<input::Held<'i>>, CheckpointError> {
+    facts.unread_input = None;
+    let held = match input.hold() {
+        Ok(held) => held,
+        Err(error) => {
+            tracing::warn!(%error, "what is unread in the pipe of standard input cannot be kept");
+            return Ok(None);
+        }
+    };
+    if !held.unread.is_empty() {
+        tracing::info!(bytes = held.unread.len(), "kept what the program has not read of its input");
+        draft.image(UNREAD, &mut held.unread.as_slice())?;
+        facts.unread_input = Some(UnreadInput::here(held.unread.len()));
+    }
+    Ok(Some(held))
 }
 
 /// Where it is noted which paths are away, for the next start should this one be killed.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::launch::Namespaces;
 use crate::machine::Machine;
 use crate::status::Status;
-use crate::streams::Stream;
+use crate::streams::{Stream, UnreadInput};
 use crate::volumes::VolumeRecord;
 
 /// The version of the document that this release writes, and the newest it reads.
@@ -34,6 +34,9 @@ pub struct Facts {
     pub namespaces: Namespaces,
     /// Standard input, output and error.
     pub streams: [Stream; 3],
+    /// What it had not read of its standard input.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unread_input: Option<UnreadInput>,
     /// How connections were treated.
     pub tcp: Tcp,
     /// Addresses of the network namespace, to which sockets may be bound.

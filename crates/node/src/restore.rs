@@ -21,14 +21,14 @@ use torpor_store::{Manifest, Repository};
 
 use crate::checkpoint::criu_number;
 use crate::facts::Facts;
-use crate::files::layout::LayoutPlan;
+use crate::files::layout::{Before, LayoutPlan};
 use crate::files::{FileRecord, Section, Selection};
 use crate::guard::{Guard, Watch};
 use crate::mounts::MountPlan;
 use crate::phase::{Phase, Phases};
 use crate::staging::Staging;
 use crate::stored_files::FromManifest;
-use crate::streams::Streams;
+use crate::streams::{Streams, UNREAD};
 use crate::{addresses, launch, process_tree};
 
 pub mod check;
@@ -84,6 +84,8 @@ pub struct Restored {
     pub terminal: Option<OwnedFd>,
     /// The files that were put back: changes since the image, however old they look from now on.
     pub files: Vec<PathBuf>,
+    /// What was there in their places; dropped, it comes back.
+    pub before: Before,
 }
 
 impl Restoration<'_> {
@@ -165,10 +167,9 @@ impl Restoration<'_> {
             (Err(error), None) => return Err(RestoreError::from(error).with_log(&staging.path().join(LOG))),
             (Ok(restored), None) => restored,
         };
-        before.release();
         phases.enter(Phase::GoOn);
         let root = restored.pid.as_raw_nonzero().get();
-        Ok(Restored { root, terminal, files: paths })
+        Ok(Restored { root, terminal, files: paths, before })
     }
 
     /// How long CRIU may take: far longer than it should.
@@ -219,7 +220,8 @@ impl Restoration<'_> {
         let failed = RestoreError::staging(directory);
         let mut left_out = Vec::new();
         let mut sockets = None;
-        for image in self.manifest.images() {
+        // What is not CRIU's is given to the program otherwise.
+        for image in self.manifest.images().iter().filter(|image| image.name != UNREAD) {
             let body = self.repository.read_image(self.manifest, &image.name)?;
             if image.name == "files.img" {
                 let edited = self.edit_sockets(&body)?;

@@ -9,12 +9,15 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::FileType;
 use serde::{Deserialize, Serialize};
 
+pub mod input;
 pub mod relay;
 
+use input::{Feed, Input};
 use relay::{Relay, Terminal};
 
 /// What one of the program's standard streams is, as it is remembered in a manifest.
@@ -80,6 +83,33 @@ pub struct Streams {
     given: [OwnedFd; 3],
     terminal: Option<Terminal>,
     relays: Vec<Relay>,
+    input: Arc<Input>,
+}
+
+/// What a checkpoint has kept of standard input: it is the image [`UNREAD`] of the generation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UnreadInput {
+    /// How many bytes.
+    pub bytes: u64,
+    /// The boot of the machine: a pipe with the same number in the same boot is the same pipe.
+    pub boot: String,
+}
+
+/// The image with what the program had not read of its standard input.
+pub const UNREAD: &str = "standard-input";
+
+impl UnreadInput {
+    /// That so many bytes were unread.
+    #[must_use]
+    pub fn here(bytes: usize) -> UnreadInput {
+        UnreadInput { bytes: bytes as u64, boot: boot() }
+    }
+}
+
+fn boot() -> String {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    id.trim().to_owned()
 }
 
 /// Why the standard streams cannot be had.
@@ -101,16 +131,26 @@ impl Streams {
     /// # Errors
     /// Where no terminal or pipe can be had.
     pub fn of_torpor() -> Result<Streams, StreamError> {
-        Streams::connected(|_, outside| outside)
+        Streams::connected(Vec::new(), |_, outside| outside)
+    }
+
+    /// Whether what was unread at a checkpoint is still where it was: Torpor's own standard input is the pipe the program
+    /// had then, as in a shell's loop.
+    #[must_use]
+    pub fn still_have(recorded: &[Stream; 3], unread: &UnreadInput) -> bool {
+        outside(rustix::stdio::stdin()) == Outside::Direct(recorded[0].clone())
+            && matches!(recorded[0], Stream::Pipe { .. })
+            && unread.boot == boot()
     }
 
     /// Torpor's own standard streams, to take the places of those `recorded` at a checkpoint. A program keeps its own
-    /// terminal, if it had one; it gets none that it had not, because it could not be captured with it.
+    /// terminal, if it had one; it gets none that it had not, because it could not be captured with it. What was `unread`
+    /// comes first.
     ///
     /// # Errors
     /// Where no pipe can be had.
-    pub fn in_place_of(recorded: &[Stream; 3]) -> Result<Streams, StreamError> {
-        Streams::connected(|number, outside| match (&recorded[number], outside) {
+    pub fn in_place_of(recorded: &[Stream; 3], unread: Vec<u8>) -> Result<Streams, StreamError> {
+        Streams::connected(unread, |number, outside| match (&recorded[number], outside) {
             (Stream::Terminal | Stream::Device { .. } | Stream::Closed, _) => {
                 Outside::Direct(recorded[number].clone())
             }
@@ -119,15 +159,27 @@ impl Streams {
         })
     }
 
-    fn connected(choose: impl Fn(usize, Outside) -> Outside) -> Result<Streams, StreamError> {
+    fn connected(
+        unread: Vec<u8>,
+        choose: impl Fn(usize, Outside) -> Outside,
+    ) -> Result<Streams, StreamError> {
         let own = [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()];
         let mut terminal: Option<Terminal> = None;
         let mut relays = Vec::new();
+        let mut input = Input::default();
         let mut kinds = [Stream::Closed, Stream::Closed, Stream::Closed];
         let mut given = Vec::with_capacity(3);
         for (number, descriptor) in own.into_iter().enumerate() {
             let failed = |action| move |source: io::Error| StreamError { number, action, source };
             let (kind, fd) = match choose(number, outside(descriptor)) {
+                Outside::Direct(Stream::Pipe { .. } | Stream::File { .. } | Stream::Device { .. })
+                | Outside::Unreachable
+                    if number == 0 && !unread.is_empty() =>
+                {
+                    let (feed, end) = Feed::start(descriptor, unread.clone()).map_err(failed("relay it"))?;
+                    input = Input::feed(feed);
+                    (pipe_of(&end), end)
+                }
                 Outside::Direct(Stream::Terminal) => {
                     (Stream::Terminal, relay::null().map_err(failed("open /dev/null"))?)
                 }
@@ -136,7 +188,11 @@ impl Streams {
                     (Stream::Device { path: "/dev/null".into() }, null)
                 }
                 Outside::Direct(kind) => {
-                    (kind, descriptor.try_clone_to_owned().map_err(failed("duplicate"))?)
+                    let duplicate = || descriptor.try_clone_to_owned().map_err(failed("duplicate"));
+                    if number == 0 && matches!(kind, Stream::Pipe { .. }) {
+                        input = Input::pipe(duplicate()?);
+                    }
+                    (kind, duplicate()?)
                 }
                 Outside::Terminal => {
                     if terminal.is_none() {
@@ -146,8 +202,13 @@ impl Streams {
                     let slave = slave.map_err(failed("open a terminal"))?.unwrap_or_else(|| unreachable!());
                     (Stream::Terminal, slave)
                 }
+                Outside::Unreachable if number == 0 => {
+                    let (feed, end) = Feed::start(descriptor, Vec::new()).map_err(failed("relay it"))?;
+                    input = Input::feed(feed);
+                    (pipe_of(&end), end)
+                }
                 Outside::Unreachable => {
-                    let (relay, end) = Relay::start(descriptor, number == 0).map_err(failed("relay it"))?;
+                    let (relay, end) = Relay::start(descriptor).map_err(failed("relay it"))?;
                     relays.push(relay);
                     (pipe_of(&end), end)
                 }
@@ -157,7 +218,13 @@ impl Streams {
         }
         let given: [OwnedFd; 3] =
             given.try_into().unwrap_or_else(|_| unreachable!("three streams were pushed"));
-        Ok(Streams { kinds, given, terminal, relays })
+        Ok(Streams { kinds, given, terminal, relays, input: Arc::new(input) })
+    }
+
+    /// Standard input, as a checkpoint sees it.
+    #[must_use]
+    pub fn input(&self) -> Arc<Input> {
+        Arc::clone(&self.input)
     }
 
     /// What the program gets as 0, 1 and 2.

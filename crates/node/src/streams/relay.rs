@@ -10,30 +10,25 @@ use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
 use rustix::termios::{OptionalActions, Termios};
 
-/// One direction between a socket outside and a pipe of the program's.
+/// What the program writes into a pipe, on its way to a socket outside.
 #[derive(Debug)]
 pub struct Relay {
-    thread: Option<JoinHandle<()>>,
+    thread: JoinHandle<()>,
 }
 
 impl Relay {
-    /// Starts passing on: from `outside` to the program, or the other way. Returns the program's end of the pipe.
-    pub(super) fn start(outside: BorrowedFd<'_>, to_program: bool) -> io::Result<(Relay, OwnedFd)> {
+    /// Starts passing on. Returns the program's end of the pipe, too.
+    pub(super) fn start(outside: BorrowedFd<'_>) -> io::Result<(Relay, OwnedFd)> {
         let outside = outside.try_clone_to_owned()?;
-        let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
-        let (ours, theirs) = if to_program { (write, read) } else { (read, write) };
-        let name = if to_program { "standard-input" } else { "standard-output" };
-        let thread = Builder::new().name(name.into()).spawn(move || {
-            let _ = if to_program { pass(&outside, &ours) } else { pass(&ours, &outside) };
+        let (ours, theirs) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+        let thread = Builder::new().name("standard-output".into()).spawn(move || {
+            let _ = pass(&ours, &outside);
         })?;
-        // Input has no end that anybody could wait for.
-        Ok((Relay { thread: (!to_program).then_some(thread) }, theirs))
+        Ok((Relay { thread }, theirs))
     }
 
     pub(super) fn finish(self) {
-        if let Some(thread) = self.thread {
-            let _ = thread.join();
-        }
+        let _ = self.thread.join();
     }
 }
 
@@ -174,7 +169,7 @@ fn connect(master: &OwnedFd, input: &OwnedFd, output: &OwnedFd, stopped: &OwnedF
     }
 }
 
-fn read(from: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
+pub(super) fn read(from: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
     loop {
         match rustix::io::read(from, &mut *buffer) {
             Ok(n) => return Ok(n),
@@ -184,7 +179,7 @@ fn read(from: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
     }
 }
 
-fn write_all(to: BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<()> {
+pub(super) fn write_all(to: BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         match rustix::io::write(to, bytes) {
             Ok(n) => bytes = &bytes[n..],

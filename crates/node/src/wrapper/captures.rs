@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
 use std::time::Instant;
 
+use jiff::Timestamp;
+
 use super::event_loop::Message;
 use super::program::Kept;
 use super::start::occasion;
@@ -11,6 +13,7 @@ use crate::checkpoint::{self, CheckpointError, Committed, Order, Subject};
 use crate::children::Children;
 use crate::facts::Facts;
 use crate::hooks::{self, Point};
+use crate::streams::input::Input;
 use crate::triggers::Kind;
 use torpor_store::Manifest;
 
@@ -27,10 +30,25 @@ pub(super) struct Snapshot {
     pub(super) root: i32,
     pub(super) facts: Facts,
     pub(super) predecessor: Option<Manifest>,
+    pub(super) input: Arc<Input>,
 }
 
 /// What became of a checkpoint.
 pub(super) type Result = std::result::Result<Committed, CheckpointError>;
+
+/// What the status file will say of a checkpoint.
+#[derive(Debug)]
+pub(super) enum News {
+    /// It exists.
+    Committed {
+        /// The generation it made.
+        generation: u64,
+        /// When.
+        at: Timestamp,
+    },
+    /// It failed, for this reason.
+    Failed(String),
+}
 
 /// Starts a checkpoint in a thread of its own; [`Message::CaptureDone`] tells what became of it.
 pub(super) fn begin(
@@ -65,6 +83,7 @@ fn with_hooks(kept: &Kept, snapshot: &Snapshot, order: &Order, messages: &Sender
         Ok(committed) => (committed.ended, "committed", Some(committed.manifest.description().generation)),
         Err(_) => (false, "failed", None),
     };
+    settle(&result, messages);
     if !ended {
         let told = told("thaw", Some(outcome), generation);
         if let Err(error) = hooks::run(Point::PostCheckpoint, &kept.config.hooks, &told, None) {
@@ -72,6 +91,21 @@ fn with_hooks(kept: &Kept, snapshot: &Snapshot, order: &Order, messages: &Sender
         }
     }
     result
+}
+
+/// Has the loop bring the status up to date, before any hook looks at it.
+fn settle(result: &Result, messages: &Sender<Message>) {
+    let news = match result {
+        Ok(committed) => News::Committed {
+            generation: committed.manifest.description().generation,
+            at: committed.manifest.description().created,
+        },
+        Err(error) => News::Failed(error.to_string()),
+    };
+    let (written, told) = mpsc::channel();
+    if messages.send(Message::News(news, written)).is_ok() {
+        let _ = told.recv();
+    }
 }
 
 /// Asks the loop what the order is for by now. Without an answer it stays what it was.
@@ -90,6 +124,7 @@ fn subject<'a>(kept: &'a Kept, snapshot: &'a Snapshot, decide: &'a dyn Fn() -> K
         repository: &kept.repository,
         epoch: &kept.epoch,
         predecessor: snapshot.predecessor.as_ref(),
+        input: &snapshot.input,
         criu: &kept.criu,
         expert_options: &kept.expert_options,
         default_config: kept.default_config(),

@@ -10,7 +10,7 @@ use torpor_store::lineage::Closed;
 use torpor_store::prune;
 use torpor_store::retention::Retention;
 
-use super::captures::{self, Capture, Snapshot, word};
+use super::captures::{self, Capture, News, Snapshot, word};
 use super::program::{Kept, Running};
 use super::signals::{Meaning, meaning};
 use super::{WrapperError, ending, epoch};
@@ -39,6 +39,8 @@ pub(super) enum Message {
     Phase(Phase),
     /// A checkpoint is captured; the answer is what it is for.
     Deciding(Sender<Kind>),
+    /// What the status is to say of a checkpoint, and whom to tell that it does.
+    News(News, Sender<()>),
     /// A checkpoint has come to its end.
     CaptureDone(Box<captures::Result>),
     /// A newer start has taken the name over.
@@ -202,6 +204,10 @@ impl EventLoop {
                 let kind = self.triggers.kind_under_way().unwrap_or(Kind::Running);
                 let _ = answer.send(kind);
             }
+            Message::News(news, written) => {
+                self.take_news(news);
+                let _ = written.send(());
+            }
             Message::CaptureDone(result) => return self.capture_done(*result),
             Message::Fenced => {
                 self.feed(Event::Fenced);
@@ -256,7 +262,6 @@ impl EventLoop {
     }
 
     fn capture_done(&mut self, result: captures::Result) -> Result<Option<i32>, WrapperError> {
-        self.running.facts.status.phase = None;
         let elapsed = self.capture.take().map_or(Duration::ZERO, |capture| capture.began.elapsed());
         match result {
             Ok(committed) => {
@@ -272,7 +277,6 @@ impl EventLoop {
                     phases = %committed.phases,
                     "checkpoint committed"
                 );
-                self.remember(&committed);
                 self.running.predecessor = Some(committed.manifest);
                 self.feed(Event::Committed);
                 self.prune();
@@ -283,8 +287,7 @@ impl EventLoop {
             Err(error) => {
                 report(&error);
                 self.last_outcome = Outcome::Failed { message: chain(&error), remedy: Some(error.remedy()) };
-                self.running.facts.status.last_failure = Some(error.to_string());
-                self.write_status();
+                self.take_news(News::Failed(error.to_string()));
                 if error.is_fenced() {
                     let _ = self.messages.send(Message::Fenced);
                 }
@@ -300,11 +303,17 @@ impl EventLoop {
         }
     }
 
-    fn remember(&mut self, committed: &Committed) {
+    fn take_news(&mut self, news: News) {
         let status = &mut self.running.facts.status;
-        status.generation = Some(committed.manifest.description().generation);
-        status.last_checkpoint = Some(committed.manifest.description().created);
-        status.last_failure = None;
+        status.phase = None;
+        match news {
+            News::Committed { generation, at } => {
+                status.generation = Some(generation);
+                status.last_checkpoint = Some(at);
+                status.last_failure = None;
+            }
+            News::Failed(reason) => status.last_failure = Some(reason),
+        }
         self.write_status();
     }
 
@@ -395,6 +404,7 @@ impl EventLoop {
             // In the manifest no checkpoint is under way: what is restored from it starts without one.
             facts: self.running.facts.clone(),
             predecessor: self.running.predecessor.clone(),
+            input: self.running.streams.input(),
         };
         self.leave(kind);
         let order = Order::new(kind, give_up);

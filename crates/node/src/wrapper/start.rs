@@ -14,7 +14,7 @@ use crate::phase::{Phase, Phases};
 use crate::process_tree;
 use crate::restore::{self, Restoration, RestoreError, Site};
 use crate::status::Status;
-use crate::streams::Streams;
+use crate::streams::{self, Streams};
 use crate::volumes;
 
 /// Restores what may be restored, newest first; else starts fresh, if that is wanted.
@@ -118,7 +118,13 @@ fn restore(
         allowed: &kept.config.allow_changed,
     };
     restore::check::check(&facts, &site, volumes).map_err(RestoreError::Misfit)?;
-    let mut streams = Streams::in_place_of(&facts.streams)?;
+    let unread = match facts.unread_input.take() {
+        Some(unread) if !Streams::still_have(&facts.streams, &unread) => {
+            kept.repository.read_image(&manifest, streams::UNREAD)?
+        }
+        _ => Vec::new(),
+    };
+    let mut streams = Streams::in_place_of(&facts.streams, unread)?;
 
     kept.epoch.record_attempt(number)?;
     let listen_remap = kept.listen_remap();
@@ -138,6 +144,7 @@ fn restore(
     };
     let status =
         facts.status.clone().restored(&kept.instance, kept.epoch.number(), number, jiff::Timestamp::now());
+    let others = process_tree::of(std::process::id() as i32);
     let restored = restoration.restore(&streams, phases, &mut || {
         // The program may look at once; and from here on it is this epoch that runs it.
         status.write(&kept.config.status_file)?;
@@ -164,10 +171,13 @@ fn restore(
             None,
         )
     {
-        process_tree::kill(restored.root);
+        // As one that CRIU could not restore: nothing of it is left, and its files are as they were.
+        process_tree::end_all_but(&others);
+        drop(restored.before);
         kept.epoch.record_failed(number, &sentence(&error))?;
         return Err(error.into());
     }
+    restored.before.release();
     tracing::info!(generation = number, %phases, "restored");
     ready(kept, restored.root, Some(number), "restored");
     Ok(Running { root: restored.root, streams, facts, predecessor: Some(manifest), files: restored.files })
@@ -211,6 +221,7 @@ fn fresh(kept: &Kept, children: &Children, because: &Reason) -> Result<Running, 
         tree: facts::Tree { root: launched.pid, pids: vec![launched.pid] },
         namespaces: launched.namespaces,
         streams: streams_kinds,
+        unread_input: None,
         tcp: facts::Tcp { captured: false, close_outside: true, inside: 0 },
         addresses: Vec::new(),
         criu: facts::Criu { version: 0, options: Vec::new(), own_configuration: false },

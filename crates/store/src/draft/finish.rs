@@ -1,6 +1,7 @@
 //! The end of a draft: where everything went becomes a manifest, which is written last.
 
 use std::collections::{HashMap, HashSet};
+use std::time::Instant;
 
 use super::bytes::{LocalRun, Pieces};
 use super::known::PieceAt;
@@ -99,11 +100,13 @@ fn add_segment(
 type LocalMemory = (MemoryObject, Vec<LocalSegment>);
 
 impl Draft {
-    /// Makes everything durable, and writes the manifest last.
+    /// Makes everything durable, and writes the manifest last. The last phase of the description is the one under way:
+    /// the time that this takes is added to it.
     ///
     /// # Errors
     /// Where anything was not written; no manifest exists then.
-    pub fn finish(mut self, description: Description) -> Result<FinishedDraft, DraftError> {
+    pub fn finish(mut self, mut description: Description) -> Result<FinishedDraft, DraftError> {
+        let begun = Instant::now();
         if description.facts.len() > MAX_FACTS {
             return Err(DraftError::Refused {
                 what: "the facts".to_owned(),
@@ -150,6 +153,9 @@ impl Draft {
         let written: Vec<PackId> = packs.iter().map(|pack| pack.id).collect();
         self.repository.add_index(packs)?;
         let (reused, rescued) = secure(&self.repository, &used, &written)?;
+        if let Some(phase) = description.phases.last_mut() {
+            phase.micros += u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+        }
         let manifest = Manifest { id: ManifestId([0; 32]), description, sizes, images, memory, files };
         let manifest = write_manifest(&self.repository, manifest)?;
         merge_indexes(&self.repository);

@@ -159,7 +159,8 @@ fn hooks_run_and_the_status_file_tells_the_program_of_its_restores() {
     ];
     let hook =
         |point: &str| format!("echo $TORPOR_HOOK {point} $TORPOR_KIND $TORPOR_OUTCOME >> /volume/hooks");
-    let (before, after, restored, ready) = (hook("a"), hook("b"), hook("c"), hook("d"));
+    let told = |point: &str| format!("{}; cp $TORPOR_STATUS_FILE /volume/told", hook(point));
+    let (before, after, restored, ready) = (hook("a"), told("b"), hook("c"), hook("d"));
     let options = [
         "--pre-checkpoint",
         &before,
@@ -176,6 +177,14 @@ fn hooks_run_and_the_status_file_tells_the_program_of_its_restores() {
     container.wait_for("the program", || container.status());
     container.torpor(&["wait"]);
     container.torpor(&["checkpoint", "--leave-running"]);
+    let told = std::fs::read_to_string(pod.volume().join("told")).unwrap();
+    let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+    assert_eq!((&told["generation"], &told["phase"]), (&1.into(), &serde_json::Value::Null), "{told:#}");
+    let shown: serde_json::Value =
+        serde_json::from_str(&pod.torpor(&["show", "pod/main@1", "--output", "json"])).unwrap();
+    let phases = shown["manifest"]["phases"].as_array().unwrap();
+    let commit = phases.iter().find(|phase| phase["name"] == "commit").unwrap();
+    assert!(commit["micros"].as_u64().unwrap() > 500, "syncing a pack takes longer: {phases:?}");
     container.suspend();
     for round in 1..=2 {
         let container = pod.start(&options, &program);
@@ -201,6 +210,27 @@ fn a_hook_that_fails_stands_in_the_way_of_a_checkpoint() {
     container.signal(Signal::TERM);
     assert_eq!(container.wait(), 4, "it got its signal and ended by itself");
     assert!(container.log().contains("not now"), "{}", container.log());
+}
+
+#[test]
+fn a_hook_that_fails_after_a_restore_undoes_it() {
+    let Some(pod) = Pod::new(&[]) else { return };
+    let script = "[ -e /root/state ] && echo stale; echo $$ > /root/state; for ((i = 0; ; i++)); do echo $i; sleep 0.02; done";
+    let program = ["bash", "-c", script];
+    let container = pod.start(&[], &program);
+    container.wait_more_lines(5);
+    container.suspend();
+    let options = ["--post-restore", "exit 1", "--on-restore-failure", "fail"];
+    let container = pod.start(&options, &program);
+    assert_ne!(container.wait(), 0);
+    assert!(container.log().contains("cannot restore"), "{}", container.log());
+    // A fresh start has the files of the image, and the PID that the program had.
+    let container =
+        pod.start(&["--post-restore", "exit 1", "--on-app-ready", "ls /root > /volume/found"], &program);
+    container.wait_for("fresh start", || container.log().contains("starting fresh").then_some(()));
+    container.wait_line(|line| line == "0");
+    assert!(!container.lines().contains(&"stale".to_owned()), "{}", container.story());
+    assert_eq!(container.read("/root/state").unwrap().trim(), "10000");
 }
 
 #[test]
@@ -261,4 +291,33 @@ fn every_generation_that_was_made_verifies() {
     let listed = pod.torpor(&["ls", "--output", "json"]);
     let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
     assert!(listed.to_string().contains("pod/main"), "{listed:#}\n{verified}");
+}
+
+#[test]
+fn a_lock_that_a_killed_container_left_in_the_pods_network_is_taken_away() {
+    let Some(pod) = Pod::new(&["nft"]) else { return };
+    let store = format!("file://{}", pod.volume().join("store").display());
+    // The network of a pod outlives its containers; here it is one of its own, without a container around it.
+    let script = r#"nft add table inet CRIU-11111111-1111-4111-8111-111111111111; nft add table inet other
+        "$@"; echo; nft list tables"#;
+    let start = |before: &str| {
+        let script = format!("{before}{script}");
+        let torpor = [env!("CARGO_BIN_EXE_torpor"), "run", "--store", &store, "--", "echo", "ran"];
+        let mut command = std::process::Command::new("unshare");
+        command.args(["--net", "--", "bash", "-c", &script, "bash"]).args(torpor);
+        let runtime = pod.volume().join("run");
+        let output = command.env("TORPOR_RUNTIME_DIR", runtime).output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (text(&output.stdout), text(&output.stderr))
+    };
+    let (said, log) = start("");
+    assert_eq!(said, "ran\n\ntable inet other\n", "{log}");
+    assert_eq!(log.matches("had left a lock").count(), 1, "{log}");
+
+    // While a checkpoint is under way beside it, the lock may be that one's.
+    let mark = r#"exec 9< <(exec perl -MSocket -e 'socket(my $s, AF_UNIX, SOCK_DGRAM, 0);
+        bind($s, pack_sockaddr_un("\0torpor/capture/x")) or die; $| = 1; print "\n"; sleep 100');
+        trap "kill $!" EXIT; read <&9; "#;
+    let (said, log) = start(mark);
+    assert!(said.contains("CRIU-1"), "{said}\n{log}");
 }

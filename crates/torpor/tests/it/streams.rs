@@ -93,3 +93,67 @@ fn input_is_a_pipe_and_then_a_file_and_output_a_pipe_and_then_a_file() {
     container.wait_restored(2);
     assert_eq!(container.suspend(), [""; 0]);
 }
+
+/// Prints a line of its input whenever `/volume/next` says how many it has printed so far, or more.
+const READER: &str = r#"
+for ((n = 1; ; n++)); do
+    until [ "$(cat /volume/next 2>/dev/null || echo 0)" -ge $n ]; do sleep 0.02; done
+    read -r line || { echo end; exit 0; }
+    echo "<$line>"
+done
+"#;
+
+#[test]
+fn what_was_written_and_not_read_is_read_after_the_restore() {
+    let Some(pod) = Pod::new(&["cat"]) else { return };
+    // A byte at a time, or bash would read ahead.
+    let program = ["bash", "-c", READER];
+    let allow = |lines: u32| std::fs::write(pod.volume().join("next"), lines.to_string()).unwrap();
+    allow(1);
+    let (input, mut typed) = std::io::pipe().unwrap();
+    let container = pod.run(&[], &program).stdin(input).start();
+    typed.write_all(b"one\ntwo\nthree\nfou").unwrap();
+    container.wait_line(|line| line == "<one>");
+    assert_eq!(container.suspend(), ["<one>"]);
+    drop(typed);
+
+    // Twice: what came with the checkpoint may lie unread at the next one too.
+    for round in 1..=2 {
+        let (input, mut typed) = std::io::pipe().unwrap();
+        typed.write_all(if round == 1 { b"r\nfive\n" } else { b"six\n" }).unwrap();
+        drop(typed);
+        allow(if round == 1 { 2 } else { 9 });
+        let outside = input.try_clone().unwrap();
+        let container = pod.run(&[], &program).stdin(input).start();
+        container.wait_restored(round);
+        if round == 1 {
+            container.wait_line(|line| line == "<two>");
+            let left = || rustix::io::ioctl_fionread(&outside).unwrap();
+            container.wait_for("end of what the outside has", || (left() == 0).then_some(()));
+            assert_eq!(container.suspend(), ["<two>"]);
+        } else {
+            container.wait_line(|line| line == "end");
+            let lines = container.lines();
+            assert_eq!(lines, ["<three>", "<four>", "<five>", "<six>", "end"], "{}", container.story());
+            assert_eq!(container.wait(), 0);
+        }
+    }
+}
+
+#[test]
+fn a_pipe_that_both_starts_have_is_read_on() {
+    let Some(pod) = Pod::new(&["cat"]) else { return };
+    let program = ["bash", "-c", READER];
+    let allow = |lines: u32| std::fs::write(pod.volume().join("next"), lines.to_string()).unwrap();
+    allow(1);
+    let (input, mut typed) = std::io::pipe().unwrap();
+    typed.write_all(b"one\ntwo\nthree\n").unwrap();
+    let container = pod.run(&[], &program).stdin(input.try_clone().unwrap()).start();
+    container.wait_line(|line| line == "<one>");
+    container.suspend();
+    drop(typed);
+    allow(9);
+    let container = pod.run(&[], &program).stdin(input).start();
+    container.wait_line(|line| line == "end");
+    assert_eq!(container.lines(), ["<two>", "<three>", "end"], "{}", container.story());
+}
