@@ -88,6 +88,8 @@ pub struct RunConfig {
     pub pid_base: Option<u32>,
     /// What the program gets of Torpor's own capabilities.
     pub capabilities: Capabilities,
+    /// The seccomp profile of the program.
+    pub seccomp_profile: Option<PathBuf>,
     /// Whether the program gets its own IPC namespace.
     pub ipc_namespace: Namespace,
     /// Whether the program gets its own time namespace.

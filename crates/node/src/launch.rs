@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::capabilities::Capabilities;
+use crate::seccomp::Filter;
 use crate::sys::process::{self, CLONE_NEWIPC, CLONE_NEWTIME, Child};
 
 /// How a program is to be started.
@@ -33,6 +34,8 @@ pub struct Launch<'a> {
     pub required: Namespaces,
     /// Capabilities it must not have.
     pub without: Capabilities,
+    /// What every system call of the program is held against.
+    pub filter: Option<Filter>,
 }
 
 /// Namespaces that a program has of its own; all others it shares with Torpor.
@@ -109,6 +112,9 @@ impl LaunchError {
             LaunchError::NotFound { .. } => "give the program's full path, or put its directory into PATH",
             LaunchError::NotExecutable { .. } => "make it executable (chmod +x), or name its interpreter",
             LaunchError::Nul { .. } => "take the NUL byte out",
+            LaunchError::Step { step: "seccomp profile" | "capabilities", .. } => {
+                "let the seccomp profile allow prctl, capget, capset and execve, which Torpor ends a start with"
+            }
             LaunchError::Step { .. } => "`torpor doctor` tells which privileges are missing",
         }
     }
@@ -143,6 +149,7 @@ impl Launch<'_> {
             streams: self.streams.map(|stream| stream.as_raw_fd()),
             terminal: self.terminal.map(|terminal| terminal.as_raw_fd()),
             drop_capabilities: self.without.bits(),
+            filter: self.filter.clone(),
             clone_flags: 0,
             pid: None,
         };
@@ -280,6 +287,7 @@ mod tests {
             namespaces: Namespaces::ALL,
             required: Namespaces::NONE,
             without: Capabilities::NONE,
+            filter: None,
         }
         .start()
         .unwrap()
@@ -317,6 +325,7 @@ mod tests {
                 namespaces: Namespaces::NONE,
                 required: Namespaces::NONE,
                 without: Capabilities::NONE,
+                filter: None,
             }
             .start()
             .unwrap_err()

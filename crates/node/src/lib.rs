@@ -28,6 +28,7 @@ pub mod phase;
 pub mod privileges;
 pub mod process_tree;
 pub mod restore;
+pub mod seccomp;
 pub mod staging;
 pub mod status;
 mod stored_files;

@@ -83,6 +83,7 @@ impl RunConfig {
             "ipcNamespace" => json!(self.ipc_namespace),
             "timeNamespace" => json!(self.time_namespace),
             "cpuBaseline" => json!(self.cpu_baseline),
+            "seccompProfile" => json!(self.seccomp_profile),
             "statusFile" => json!(self.status_file),
             "additionalPaths" => paths(&self.additional_paths),
             "exclude" => paths(&self.exclude),

@@ -78,6 +78,7 @@ impl RunConfig {
             capabilities: read
                 .word("capabilities", Capabilities::from_word, Capabilities::WORDS)?
                 .unwrap_or(Capabilities::Drop),
+            seccomp_profile: read.path("seccompProfile")?,
             ipc_namespace: read
                 .word("ipcNamespace", Namespace::from_word, Namespace::WORDS)?
                 .unwrap_or(Namespace::Auto),

@@ -225,6 +225,13 @@ pub const SETTINGS: &[Setting] = &[
         "drop",
         "What the program gets of the capabilities granted for Torpor",
     ),
+    row(
+        "Program",
+        "seccompProfile",
+        One("FILE"),
+        "none",
+        "Apply this seccomp profile to the program, while Torpor and CRIU run without one",
+    ),
     row("Program", "ipcNamespace", Word(Namespace::WORDS), "auto", "Give the program its own IPC namespace"),
     row("Program", "timeNamespace", Word(Namespace::WORDS), "auto", "Give the program its own clock"),
     row(

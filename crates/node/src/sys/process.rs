@@ -7,6 +7,8 @@ use std::ffi::{CString, c_char, c_int, c_long, c_void};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
+use crate::seccomp::{Filter, Instruction};
+
 /// Linux's `struct clone_args` (include/uapi/linux/sched.h), as far as the second version of it goes.
 #[repr(C)]
 #[derive(Default)]
@@ -46,6 +48,8 @@ pub(crate) struct Child {
     pub(crate) terminal: Option<RawFd>,
     /// Capabilities, a bit each, taken from every set of the program.
     pub(crate) drop_capabilities: u64,
+    /// What every system call of the program is held against.
+    pub(crate) filter: Option<Filter>,
     pub(crate) clone_flags: u64,
     pub(crate) pid: Option<i32>,
 }
@@ -59,8 +63,16 @@ pub(crate) struct Held {
 }
 
 /// The step of the child at which it failed, in the order it takes them.
-const STEPS: [&str; 7] =
-    ["waiting", "new session", "terminal", "streams", "working directory", "capabilities", "execute"];
+const STEPS: [&str; 8] = [
+    "waiting",
+    "new session",
+    "terminal",
+    "streams",
+    "working directory",
+    "seccomp profile",
+    "capabilities",
+    "execute",
+];
 
 /// Clones a child as `child` says; it waits until [`Held::release`].
 pub(crate) fn clone_held(child: &Child) -> io::Result<Held> {
@@ -177,10 +189,17 @@ unsafe fn become_program(
                 break 'steps;
             }
             step = 5;
-            if child.drop_capabilities != 0 && drop_capabilities(child.drop_capabilities) == -1 {
+            // While CAP_SYS_ADMIN is there: without, a filter would take no_new_privs.
+            if let Some(filter) = &child.filter
+                && set_filter(filter.instructions()) == -1
+            {
                 break 'steps;
             }
             step = 6;
+            if child.drop_capabilities != 0 && drop_capabilities(child.drop_capabilities) == -1 {
+                break 'steps;
+            }
+            step = 7;
             libc::execve(child.program.as_ptr(), argv.as_ptr(), envp.as_ptr());
         }
         let errno = *libc::__errno_location();
@@ -224,6 +243,29 @@ unsafe fn reset_signals() {
         let mut none: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut none);
         libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
+    }
+}
+
+/// Linux's `struct sock_fprog` (include/uapi/linux/filter.h).
+#[repr(C)]
+struct FilterProgram {
+    length: u16,
+    instructions: *const Instruction,
+}
+
+/// # Safety
+/// Only in a child about to execute: whatever it calls from here on is held against the filter.
+unsafe fn set_filter(instructions: &[Instruction]) -> c_int {
+    let program = FilterProgram { length: instructions.len() as u16, instructions: instructions.as_ptr() };
+    // SAFETY: the kernel copies the program, which lives here, and whose instructions have its own layout.
+    unsafe {
+        libc::prctl(
+            libc::PR_SET_SECCOMP,
+            libc::SECCOMP_MODE_FILTER as c_long,
+            &raw const program,
+            0 as c_long,
+            0 as c_long,
+        )
     }
 }
 

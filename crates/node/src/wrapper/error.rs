@@ -13,6 +13,7 @@ use crate::hooks::HookError;
 use crate::launch::LaunchError;
 use crate::mounts::{MountsError, PolicyError};
 use crate::restore::RestoreError;
+use crate::seccomp::SeccompError;
 use crate::status::StatusError;
 use crate::streams::StreamError;
 
@@ -32,6 +33,9 @@ pub enum WrapperError {
     /// The program cannot be started.
     #[error(transparent)]
     Launch(#[from] LaunchError),
+    /// The seccomp profile cannot be applied.
+    #[error(transparent)]
+    Seccomp(#[from] SeccompError),
     /// A standard stream cannot be had.
     #[error(transparent)]
     Stream(#[from] StreamError),
@@ -95,6 +99,7 @@ impl WrapperError {
         Some(match self {
             WrapperError::Name(error) => error.remedy().to_owned(),
             WrapperError::Lineage(error) => error.remedy().to_string(),
+            WrapperError::Seccomp(error) => error.remedy().into(),
             WrapperError::Launch(error) => error.remedy().to_owned(),
             WrapperError::Mounts(error) => error.remedy().to_owned(),
             WrapperError::Policy(error) => error.remedy().to_owned(),

@@ -22,6 +22,7 @@ use crate::files::baseline::Baseline;
 use crate::launch::{self, Launch, Namespaces};
 use crate::machine::Machine;
 use crate::mounts::{MountPlan, MountPolicy, MountRule, Mounts, RootFiles};
+use crate::seccomp::{Around, Filter, Profile, SeccompError};
 use crate::status;
 use crate::streams::Streams;
 
@@ -165,6 +166,10 @@ pub(super) fn launch<'a>(
     if let Some(baseline) = config.cpu_baseline {
         environment.push(cpu_baseline::variable(baseline));
     }
+    let without = match config.capabilities {
+        config::Capabilities::Drop => Capabilities::TORPORS_OWN,
+        config::Capabilities::Keep => Capabilities::NONE,
+    };
     Ok(Launch {
         program: program.clone(),
         arguments: arguments.to_vec(),
@@ -185,11 +190,20 @@ pub(super) fn launch<'a>(
             ipc: config.ipc_namespace == Namespace::On,
             time: config.time_namespace == Namespace::On,
         },
-        without: match config.capabilities {
-            config::Capabilities::Drop => Capabilities::TORPORS_OWN,
-            config::Capabilities::Keep => Capabilities::NONE,
-        },
+        without,
+        filter: config.seccomp_profile.as_deref().map(|path| filter(path, without)).transpose()?,
     })
+}
+
+/// What a seccomp profile means for a program that loses the capabilities in `without`.
+fn filter(profile: &Path, without: Capabilities) -> Result<Filter, SeccompError> {
+    let own = Capabilities::effective();
+    if !own.has("sys_admin") {
+        return Err(SeccompError::Privilege);
+    }
+    let names = rustix::system::uname();
+    let kernel = names.release().to_string_lossy();
+    Profile::read(profile)?.filter(Around { capabilities: own.without(without), kernel: &kernel })
 }
 
 /// Above what Torpor and CRIU get in a container of their own, below `pid_max`, and for each name another: containers of
