@@ -5,6 +5,8 @@
 //!
 //! Formats: CRIU 4.2, `images/*.proto`; numbers and flags of the kernel as the man pages of section 2 and 7 have them.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 use torpor_criu::image::Kind;
 use torpor_criu::image::file::Descriptor;
@@ -225,10 +227,7 @@ impl Report {
             self.namespaces = Some(namespaces::namespaces(images, &ids, of_criu));
         }
         if parts.cgroups {
-            let members: Vec<_> = found
-                .iter()
-                .flat_map(|found| found.cgroup_sets().map(move |set| (set, found.pid())))
-                .collect();
+            let members = processes::cgroup_members(&found);
             let of_criu = inventory.as_ref().and_then(|inventory| inventory.root_cg_set);
             self.cgroups = Some(cgroups::cgroups(images, &members, of_criu));
         }
@@ -255,7 +254,7 @@ struct Reader<'i, 'a> {
     parts: Parts,
     files: descriptors::Files,
     /// The descriptors of each process that has some.
-    tables: Vec<(u32, Vec<Descriptor>)>,
+    tables: BTreeMap<u32, Vec<Descriptor>>,
     ends: sockets::Ends,
     filters: Vec<torpor_criu::image::credential::SeccompFilter>,
     spaces: Option<AddressSpaces<'a>>,
@@ -264,12 +263,12 @@ struct Reader<'i, 'a> {
 impl<'i, 'a> Reader<'i, 'a> {
     fn new(images: &'i images::Images<'a>, parts: Parts, found: &[processes::Found]) -> Self {
         let mut files = descriptors::Files::read(images, found.iter().find_map(processes::Found::machine));
-        let mut tables = Vec::new();
+        let mut tables = BTreeMap::new();
         if parts.files || parts.sockets {
             files.read_contents(images);
             for found in found.iter().filter(|found| found.lives()) {
                 if let Some(ids) = found.ids {
-                    tables.push((found.pid(), images.all(u64::from(ids.files_id))));
+                    tables.insert(found.pid(), images.all(u64::from(ids.files_id)));
                 }
             }
         }
@@ -304,7 +303,7 @@ impl<'i, 'a> Reader<'i, 'a> {
             process.executable = self.files.path(memory.exe_file_id);
             self.add_memory(&mut process, &memory);
         }
-        if let Some((_, table)) = self.tables.iter().find(|(of, _)| *of == pid) {
+        if let Some(table) = self.tables.get(&pid) {
             if parts.files {
                 process.files = Some(self.files.table(table));
             }

@@ -129,8 +129,8 @@ impl Found {
         self.core.as_ref()?.thread_core.as_ref()
     }
 
-    /// The set of control groups of each thread.
-    pub(super) fn cgroup_sets(&self) -> impl Iterator<Item = u32> {
+    /// The set of control groups of each thread that has one of its own.
+    fn cgroup_sets(&self) -> impl Iterator<Item = u32> {
         let old = self.task().and_then(|task| task.cg_set);
         let first = self.first_thread().and_then(|thread| thread.cg_set).or(old);
         let others = self
@@ -162,7 +162,14 @@ impl Found {
     pub(super) fn add_thread_credentials(&self, process: &mut Process, filters: &[SeccompFilter]) {
         for (id, core) in &self.threads {
             let Some(image) = &core.thread_core else { continue };
-            let of_thread = image.creds.as_ref().map(|creds| Credentials::of(creds, image, None, filters));
+            let mut of_thread =
+                image.creds.as_ref().map(|creds| Credentials::of(creds, image, None, filters));
+            // CRIU 4.2 records the filters of the first thread alone (seen in images of runc containers).
+            if let (None, Some(of_thread), Some(first)) =
+                (image.seccomp_mode, &mut of_thread, &process.credentials)
+            {
+                of_thread.seccomp.clone_from(&first.seccomp);
+            }
             if of_thread != process.credentials
                 && let Some(thread) = process.threads.iter_mut().find(|thread| thread.id == *id)
             {
@@ -295,6 +302,23 @@ fn order(entries: &mut Vec<TreeEntry>) {
     }
     let mut taken: Vec<Option<TreeEntry>> = std::mem::take(entries).into_iter().map(Some).collect();
     entries.extend(order.into_iter().filter_map(|index| taken[index].take()));
+}
+
+/// Sets of control groups with the processes in them. A process for which none is recorded is where its parent is (CRIU
+/// `criu/cgroup.c`).
+pub(super) fn cgroup_members(found: &[Found]) -> Vec<(u32, u32)> {
+    let mut of_process: HashMap<u32, Vec<u32>> = HashMap::new();
+    let mut members = Vec::new();
+    for found in found.iter().filter(|found| found.lives()) {
+        let mut sets: Vec<u32> = found.cgroup_sets().collect();
+        if sets.is_empty() {
+            let inherited = of_process.get(&found.entry.ppid).and_then(|sets| sets.first());
+            sets.extend(inherited);
+        }
+        members.extend(sets.iter().map(|set| (*set, found.pid())));
+        of_process.insert(found.pid(), sets);
+    }
+    members
 }
 
 /// Where a process stands in the file system.

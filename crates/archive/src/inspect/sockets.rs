@@ -1,6 +1,6 @@
 //! Sockets: who a program was talking to.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
 use serde::Serialize;
@@ -98,7 +98,7 @@ pub(super) struct Ends {
 
 impl Ends {
     /// Finds who has which end, given the descriptors of each process.
-    pub(super) fn read(images: &Images<'_>, files: &Files, tables: &[(u32, Vec<Descriptor>)]) -> Self {
+    pub(super) fn read(images: &Images<'_>, files: &Files, tables: &BTreeMap<u32, Vec<Descriptor>>) -> Self {
         let mut ends = Self::default();
         images.each::<QueuedPacket>(0, |packet| {
             *ends.queues.entry(packet.id_for).or_default() += u64::from(packet.length);

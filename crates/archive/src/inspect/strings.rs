@@ -32,9 +32,16 @@ pub(super) fn split(area: &[u8]) -> Vec<&[u8]> {
     area.strip_suffix(&[0]).unwrap_or(area).split(|byte| *byte == 0).collect()
 }
 
-/// Strings on one line, those with blanks in quotes, as a shell would take them.
+/// Strings on one line, those with blanks in quotes, as a shell would take them. A program that wrote a title over its
+/// arguments leaves one string and empty ones behind it: then it is the title.
 #[must_use]
 pub fn command_line(arguments: &[String]) -> String {
+    if let [title, _, rest @ ..] = arguments
+        && !rest.is_empty()
+        && arguments[1..].iter().all(String::is_empty)
+    {
+        return title.clone();
+    }
     let quoted = arguments.iter().map(|argument| {
         let plain = |c: char| c.is_alphanumeric() || "-_=./:,@%+^[]{}~*?!#".contains(c);
         if !argument.is_empty() && argument.chars().all(plain) {
@@ -69,5 +76,6 @@ mod tests {
             command_line(&arguments.iter().map(|argument| (*argument).to_owned()).collect::<Vec<_>>())
         };
         assert_eq!(line(&["sh", "-c", "echo 'a b'", ""]), r"sh -c 'echo '\''a b'\''' ''");
+        assert_eq!(line(&["redis-server *:6379", "", "", ""]), "redis-server *:6379");
     }
 }

@@ -156,7 +156,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
             Ok(report) => {
                 for problem in &report.problems {
                     eprintln!("warning: {}: {}: {}", report.source, problem.entry, problem.message);
-                    exit = Exit::Damaged;
+                    exit = if exit == Exit::Success { Exit::Damaged } else { exit };
                 }
                 shown.checkpoints.push(report);
             }

@@ -20,8 +20,9 @@ pub(crate) const SOCKET_COLUMNS: [&str; 9] =
 /// A name and a value.
 pub(crate) type Fact = (&'static str, String);
 
-pub(crate) fn summary(summary: &Summary) -> Vec<Fact> {
-    let mut facts = Vec::new();
+/// The checkpoint at a glance.
+pub(crate) fn summary(report: &Report, summary: &Summary) -> Vec<Fact> {
+    let mut facts = container(report);
     if let Some(root) = &summary.root {
         facts.push(("root process", format!("{} ({})", root.pid, root.name)));
     }
@@ -64,7 +65,7 @@ pub(crate) fn summary(summary: &Summary) -> Vec<Fact> {
 }
 
 /// The container, as its engine told about it.
-pub(crate) fn container(report: &Report) -> Vec<Fact> {
+fn container(report: &Report) -> Vec<Fact> {
     let Some(container) = &report.container else { return Vec::new() };
     let mut facts = Vec::new();
     let mut add = |what: &'static str, value: Option<String>| facts.extend(value.map(|value| (what, value)));

@@ -64,8 +64,7 @@ fn one(text: &mut Text, report: &Report, parts: Parts) {
     }
     if let Some(summary) = &report.summary {
         text.title("Summary");
-        text.facts(&rows::container(report));
-        text.facts(&rows::summary(summary));
+        text.facts(&rows::summary(report, summary));
     }
     if let Some(statistics) = &report.statistics {
         text.title("CRIU's statistics");
@@ -86,7 +85,7 @@ fn one(text: &mut Text, report: &Report, parts: Parts) {
     }
     if let Some(mounts) = &report.mounts {
         text.title(if mounts.is_empty() { "Mounts: not in the checkpoint" } else { "Mounts" });
-        let mut table = output::table(&["MOUNTPOINT", "TYPE", "SOURCE", "ROOT", "EXTERNAL", "OPTIONS"]);
+        let mut table = output::table(&["MOUNTPOINT", "TYPE", "SOURCE", "EXTERNAL", "OPTIONS", "ROOT"]);
         for mount in mounts {
             row(
                 &mut table,
@@ -94,9 +93,9 @@ fn one(text: &mut Text, report: &Report, parts: Parts) {
                     mount.mountpoint.clone(),
                     mount.file_system.clone(),
                     mount.source.clone(),
-                    mount.root.clone(),
                     rows::external(mount),
                     rows::mount_options(mount),
+                    mount.root.clone(),
                 ],
             );
         }

@@ -15,9 +15,7 @@ pub(super) fn node(report: &Report, parts: Parts) -> Node {
         top.push(Node::new("This report holds secrets: values of environment variables."));
     }
     if let Some(summary) = &report.summary {
-        let mut told = rows::container(report);
-        told.extend(rows::summary(summary));
-        top.push_group(facts("Summary", &told));
+        top.push_group(facts("Summary", &rows::summary(report, summary)));
     }
     if let Some(statistics) = &report.statistics {
         top.push_group(facts("CRIU's statistics", &rows::statistics(statistics)));

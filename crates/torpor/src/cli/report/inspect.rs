@@ -62,8 +62,7 @@ fn sections(page: &mut Page, place: &Place, report: &Report) {
                     @for problem in &report.problems { li { (problem.entry) ": " (problem.message) } }
                 }
             }
-            (facts(&rows::container(report)))
-            (facts(&rows::summary(summary)))
+            (facts(&rows::summary(report, summary)))
         };
         place.add(page, "summary", "Summary", body);
     }
@@ -85,13 +84,13 @@ fn sections(page: &mut Page, place: &Place, report: &Report) {
                     mount.mountpoint.clone(),
                     mount.file_system.clone(),
                     mount.source.clone(),
-                    mount.root.clone(),
                     rows::external(mount),
                     rows::mount_options(mount),
+                    mount.root.clone(),
                 ]
             })
             .collect();
-        let columns = ["Mountpoint", "Type", "Source", "Root", "External", "Options"];
+        let columns = ["Mountpoint", "Type", "Source", "External", "Options", "Root"];
         place.add(page, "mounts", "Mounts", table("In the order of their paths", &columns, &rows));
     }
     if let Some(namespaces) = &report.namespaces {
