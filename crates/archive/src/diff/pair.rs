@@ -57,7 +57,9 @@ pub fn pairs(before: &[Process], after: &[Process]) -> Vec<Pair> {
             None => None,
         };
         let Some(found) = candidates.get_mut(&signature(process, parent)) else { continue };
-        while let (None, Some(candidate)) = (of_after[place], found.pop()) {
+        while of_after[place].is_none()
+            && let Some(candidate) = found.pop()
+        {
             take(&mut of_after[place], candidate);
         }
     }
