@@ -5,6 +5,7 @@
 
 mod figures;
 mod freeze;
+mod memory;
 mod store;
 mod subject;
 

@@ -7,7 +7,8 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 
 use super::figures::{self, Figure, median};
-use super::subject::{self, Subject, Under};
+use super::memory::{self, Memory};
+use super::subject::{self, Subject, Under, Watched};
 use super::{Shared, Tools};
 use crate::chore;
 
@@ -60,6 +61,9 @@ impl Way {
     }
 }
 
+/// Bytes in a MiB.
+const MIB: f64 = (1 << 20) as f64;
+
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Measurement {
@@ -69,6 +73,29 @@ struct Measurement {
     frozen_ms: f64,
     total_ms: f64,
     bytes: u64,
+    /// What Torpor was allowed to add to memory, in bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    budget: Option<u64>,
+    /// The most it added at one moment.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    added: Option<Added>,
+}
+
+/// Memory added, in bytes.
+#[derive(Debug, Clone, Copy, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Added {
+    all: u64,
+    processes: u64,
+    sockets: u64,
+    pipes: u64,
+}
+
+impl From<Memory> for Added {
+    fn from(memory: Memory) -> Added {
+        let Memory { processes, sockets, pipes } = memory;
+        Added { all: memory.all(), processes, sockets, pipes }
+    }
 }
 
 pub(super) fn run(args: &Args) -> Result<()> {
@@ -84,7 +111,15 @@ pub(super) fn run(args: &Args) -> Result<()> {
         for run in 1..=args.shared.runs {
             for way in &ways {
                 let measurement = measure(&tools, *mib, *way, run, &args.tmpfs)?;
-                eprintln!("    {run}  {:<30} frozen {:>8.1} ms", way.title(), measurement.frozen_ms);
+                let added = measurement.added.map_or(String::new(), |added| {
+                    let mib = |bytes: u64| bytes as f64 / MIB;
+                    let parts = [added.all, added.processes, added.sockets, added.pipes].map(mib);
+                    format!(
+                        "  added {:.1} M ({:.1} processes, {:.1} sockets, {:.1} pipes)",
+                        parts[0], parts[1], parts[2], parts[3]
+                    )
+                });
+                eprintln!("    {run}  {:<30} frozen {:>8.1} ms{added}", way.title(), measurement.frozen_ms);
                 measured.push(measurement);
             }
         }
@@ -102,15 +137,19 @@ fn measure(tools: &Tools, mib: u32, way: Way, run: u32, tmpfs: &Path) -> Result<
     if place.exists() {
         fs::remove_dir_all(&place)?;
     }
-    let watched = if way.is_torpor() {
-        let budget = if way == Way::TorporSmall { 64 } else { u64::from(mib) + 256 };
+    let budget = way.is_torpor().then(|| if way == Way::TorporSmall { 64 } else { u64::from(mib) + 256 });
+    let mut added = None;
+    let watched = if let Some(budget) = budget {
         let options = ["--memory-budget".to_owned(), format!("{budget}MiB")];
         let small_buffers = way == Way::TorporDefaultBuffers;
         let _lowered = small_buffers.then(SendBufferLimit::lower).transpose()?;
         let under =
             Under::Torpor { store: &place, name: "bench/heartbeat", options: &options, small_buffers };
         let mut subject = Subject::start(tools, mib, under)?;
-        subject.watch(|| subject::torpor_checkpoint(tools, "bench/heartbeat"))?
+        let memory = memory::Watch::begin(subject.pid(), &tools.torpor);
+        let watched = subject.watch(|| subject::torpor_checkpoint(tools, "bench/heartbeat"));
+        added = Some(memory.finish()?.into());
+        watched?
     } else {
         let mut subject = Subject::start(tools, mib, Under::Nothing)?;
         let pid = subject.pid();
@@ -119,7 +158,9 @@ fn measure(tools: &Tools, mib: u32, way: Way, run: u32, tmpfs: &Path) -> Result<
     let bytes = subject::bytes_below(&place)?;
     fs::remove_dir_all(&place)?;
     let () = watched.result;
-    Ok(Measurement { mib, way, run, frozen_ms: watched.frozen_ms, total_ms: watched.total_ms, bytes })
+    let budget = budget.map(|mib| mib << 20);
+    let Watched { frozen_ms, total_ms, .. } = watched;
+    Ok(Measurement { mib, way, run, frozen_ms, total_ms, bytes, budget, added })
 }
 
 /// The machine's limit on send buffers, lowered to the kernel's default until dropped.
@@ -152,15 +193,25 @@ fn of(measured: &[Measurement], mib: u32, way: Way, value: impl Fn(&Measurement)
 }
 
 fn table(measured: &[Measurement], sizes: &[u32], ways: &[Way]) {
-    println!("\n  {:>6}  {:<30} {:>11} {:>11} {:>10}", "memory", "way", "frozen", "total", "stored");
+    println!(
+        "\n  {:>6}  {:<30} {:>11} {:>11} {:>10} {:>18}",
+        "memory", "way", "frozen", "total", "stored", "added / budget"
+    );
     for mib in sizes {
         for way in ways {
+            let of_added = |value: fn(&Measurement) -> Option<u64>| {
+                of(measured, *mib, *way, |one| value(one).map_or(f64::NAN, |bytes| bytes as f64)) / MIB
+            };
+            let (added, budget) =
+                (of_added(|one| one.added.map(|added| added.all)), of_added(|one| one.budget));
+            let added =
+                if budget.is_nan() { String::new() } else { format!("{added:>8.1} / {budget:>4.0} M") };
             println!(
-                "  {mib:>4} M  {:<30} {:>8.1} ms {:>8.1} ms {:>8.1} M",
+                "  {mib:>4} M  {:<30} {:>8.1} ms {:>8.1} ms {:>8.1} M {added:>18}",
                 way.title(),
                 of(measured, *mib, *way, |one| one.frozen_ms),
                 of(measured, *mib, *way, |one| one.total_ms),
-                of(measured, *mib, *way, |one| one.bytes as f64) / f64::from(1 << 20),
+                of(measured, *mib, *way, |one| one.bytes as f64) / MIB,
             );
         }
     }
@@ -194,9 +245,21 @@ fn figures(measured: &[Measurement]) -> Vec<Figure> {
                     0.6,
                 ),
             ];
-            promised.into_iter().chain(stated)
+            promised.into_iter().chain(memory_figures(measured, mib)).chain(stated)
         })
         .collect()
+}
+
+/// What was added to memory, against the budget: the most of all runs, because a limit that holds in the middle of them
+/// does not hold.
+fn memory_figures(measured: &[Measurement], mib: u32) -> impl Iterator<Item = Figure> {
+    Way::ALL.into_iter().filter_map(move |way| {
+        let of_way = measured.iter().filter(|one| one.mib == mib && one.way == way);
+        let ratio =
+            of_way.filter_map(|one| Some(one.added?.all as f64 / one.budget? as f64)).reduce(f64::max)?;
+        let title = format!("{mib} MiB: memory added / budget, {}", way.title());
+        Some(Figure { title, ratio, limit: Some(1.0) })
+    })
 }
 
 #[cfg(test)]
@@ -205,8 +268,16 @@ mod tests {
 
     #[test]
     fn promises_bind_at_one_gibibyte() {
-        let measurement =
-            |mib, way, frozen_ms| Measurement { mib, way, run: 1, frozen_ms, total_ms: frozen_ms, bytes: 0 };
+        let measurement = |mib, way: Way, frozen_ms| Measurement {
+            mib,
+            way,
+            run: 1,
+            frozen_ms,
+            total_ms: frozen_ms,
+            bytes: 0,
+            budget: way.is_torpor().then_some(64),
+            added: way.is_torpor().then_some(Added { all: 60, processes: 60, sockets: 0, pipes: 0 }),
+        };
         let measured: Vec<_> = [64, 1024]
             .into_iter()
             .flat_map(|mib| {
@@ -219,9 +290,10 @@ mod tests {
             })
             .collect();
         let figures = figures(&measured);
-        assert_eq!(figures.len(), 6);
+        assert_eq!(figures.len(), 10);
         assert_eq!(figures[0].limit, None);
-        assert_eq!((figures[3].ratio, figures[3].limit), (0.2, Some(0.25)));
-        assert_eq!((figures[5].ratio, figures[5].limit), (0.7, Some(0.6)));
+        assert_eq!((figures[3].ratio, figures[3].limit), (60.0 / 64.0, Some(1.0)));
+        assert_eq!((figures[5].ratio, figures[5].limit), (0.2, Some(0.25)));
+        assert_eq!((figures[7].ratio, figures[7].limit), (0.7, Some(0.6)));
     }
 }
