@@ -55,6 +55,12 @@ pub fn of_index(budget: u64) -> u64 {
     (budget / 16).min(16 << 20)
 }
 
+/// What a draft knows of a generation before that has so much `memory`, in bytes: a digest for each page.
+#[must_use]
+pub fn of_predecessor(memory: u64) -> u64 {
+    memory / 4096 * 16
+}
+
 /// What a draft takes of a `budget`, when CRIU has its share and so have the `others`: no more than the program's `memory`, with
 /// room for what it may grow by meanwhile, because all that is taken is touched before the freeze.
 #[must_use]

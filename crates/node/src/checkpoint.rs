@@ -133,6 +133,9 @@ pub fn checkpoint(
     if !capture.unreadable().is_empty() {
         tracing::warn!(paths = ?capture.unreadable(), "changes in these directories cannot be read and are not kept");
     }
+    if !works_while_frozen(order) {
+        draft.hold()?;
+    }
     order.check()?;
 
     for path in subject.inotify_incompatible {
@@ -390,20 +393,26 @@ fn finish_in_time(
     Ok(finished?)
 }
 
+/// A program that runs on must run soon, so work waits until after the thaw; for one that ends, only the commit counts,
+/// so work begins at once.
+fn works_while_frozen(order: &Order) -> bool {
+    order.kind() == Kind::Suspend
+}
+
 fn begin_draft(subject: &Subject<'_>, order: &Order, ability: &Ability) -> Result<Draft, CheckpointError> {
     let budget = budget::decide(subject.memory_budget, budget::Memory::read());
     // Both ends may hold a buffer full.
     let index_limit = budget::of_index(budget);
-    let memory_limit = budget::of_draft(budget, 2 * budget::SOCKET + index_limit, ability.memory);
-    // A program that runs on must run soon, so work waits until after the thaw; for one that ends, only the commit
-    // counts, so work begins at once.
-    let deferred = order.kind() != Kind::Suspend && ability.memory < memory_limit;
-    tracing::debug!(budget, memory_limit, expected = ability.memory, deferred, "the memory of the capture");
+    let predecessor =
+        subject.predecessor.map_or(0, |manifest| budget::of_predecessor(manifest.sizes().memory));
+    let others = 2 * budget::SOCKET + index_limit + predecessor;
+    let memory_limit = budget::of_draft(budget, others, ability.memory);
+    tracing::debug!(budget, memory_limit, expected = ability.memory, "the memory of the capture");
     let settings = DraftSettings {
         predecessor: subject.predecessor,
         memory_limit: usize::try_from(memory_limit).unwrap_or(usize::MAX),
         index_limit: usize::try_from(index_limit).unwrap_or(usize::MAX),
-        deferred,
+        held: if works_while_frozen(order) { 0 } else { ability.memory },
         ..DraftSettings::default()
     };
     Ok(subject.repository.draft(settings)?)

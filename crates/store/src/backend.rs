@@ -5,6 +5,7 @@
 //! and change only by conditional replacement.
 
 use std::fmt;
+use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::time::SystemTime;
@@ -198,6 +199,23 @@ pub trait Upload: Send {
     fn finish(self: Box<Self>, key: &str) -> Result<Created, BackendError>;
 }
 
+/// A file without a name, for what is needed only while a checkpoint is made. It is read and written past the page
+/// cache, in whole pages at offsets of whole pages, and gone when it is closed.
+#[derive(Debug)]
+pub struct Scratch(File);
+
+impl Scratch {
+    /// A file that is empty, has no name, and takes direct input and output where the file system has that.
+    #[must_use]
+    pub fn new(file: File) -> Self {
+        Self(file)
+    }
+
+    pub(crate) fn into_file(self) -> File {
+        self.0
+    }
+}
+
 /// A place that keeps objects. Keys are relative paths like `packs/0123…`: parts of letters, digits, `.`, `_`, `-`
 /// and `%`, joined by slashes.
 pub trait Backend: Send + Sync + fmt::Debug {
@@ -269,6 +287,13 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// # Errors
     /// Where it cannot be removed.
     fn sweep(&self, leftover: &Entry) -> Result<(), BackendError>;
+
+    /// A file for `bytes` of what need not be kept, as near as the objects, where the place is a disk with ample room
+    /// for that. Memory is no such place.
+    fn scratch(&self, bytes: u64) -> Option<Scratch> {
+        let _ = bytes;
+        None
+    }
 
     /// Writes a whole immutable object.
     ///

@@ -27,6 +27,8 @@ mod bytes;
 mod finish;
 mod known;
 mod pipeline;
+mod queue;
+mod spool;
 mod writing;
 
 /// How a draft works.
@@ -43,9 +45,9 @@ pub struct DraftSettings<'a> {
     pub index_limit: usize,
     /// zstd's level, 1 to 19.
     pub level: i32,
-    /// While data fits the memory limit, only take it in; work begins with [`Draft::resume`] (after the thaw), or
-    /// when memory runs out.
-    pub deferred: bool,
+    /// Bytes of pages that are expected between [`Draft::hold`] and [`Draft::resume`]. Where memory has no room for
+    /// them and the place has a [scratch file](crate::Backend::scratch), they wait there.
+    pub held: u64,
 }
 
 impl Default for DraftSettings<'_> {
@@ -56,7 +58,7 @@ impl Default for DraftSettings<'_> {
             workers: 0,
             index_limit: 16 << 20,
             level: 1,
-            deferred: false,
+            held: 0,
         }
     }
 }
@@ -286,7 +288,18 @@ impl Draft {
         Ok(())
     }
 
-    /// Lets the workers begin, where the draft was [`DraftSettings::deferred`].
+    /// Waits until all that was taken in is worked on. From then on data is only taken in; work begins again with
+    /// [`Draft::resume`] (after the thaw), or when there is no more room for it.
+    ///
+    /// # Errors
+    /// Where an earlier write failed.
+    pub fn hold(&mut self) -> Result<(), DraftError> {
+        self.submit_pages();
+        self.pieces.flush(&mut self.pipeline);
+        self.pipeline.shared.hold()
+    }
+
+    /// Lets the work go on that was [held](Draft::hold).
     pub fn resume(&mut self) {
         self.pipeline.shared.resume();
     }

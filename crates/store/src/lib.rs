@@ -20,6 +20,7 @@ pub mod read;
 pub mod repository;
 pub mod retention;
 mod seal;
+mod sys;
 pub mod verify;
 
 pub use backend::{Backend, BackendError, LocalBackend, MemoryBackend};

@@ -12,10 +12,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{
-    Advice, AtFlags, CWD, FlockOperation, OFlags, RenameFlags, Timespec, Timestamps, UTIME_NOW,
+    Advice, AtFlags, CWD, FlockOperation, Mode, OFlags, RenameFlags, Timespec, Timestamps, UTIME_NOW,
 };
 
-use super::{Backend, BackendError, Created, Entry, MAX_RECORD, Stat, Tag, Upload, check_key};
+use super::{Backend, BackendError, Created, Entry, MAX_RECORD, Scratch, Stat, Tag, Upload, check_key};
 
 /// Unfinished objects, and the file whose time is the store's clock.
 const TEMPORARY: &str = "tmp";
@@ -141,6 +141,23 @@ fn sync_directory(path: &Path) -> Result<(), BackendError> {
     File::open(path)
         .and_then(|directory| directory.sync_all())
         .map_err(|error| BackendError::from_io("synchronise directory", path, error))
+}
+
+/// File systems that keep files in memory, by the number that `statfs` gives them (kernel, `include/uapi/linux/magic.h`):
+/// tmpfs, ramfs, and overlayfs, which may lie over one.
+const IN_MEMORY: [i64; 3] = [0x0102_1994, 0x8584_58f6, 0x794c_7630];
+
+/// A file without a name in `directory`, written past the page cache; none where that is not possible, or where twice
+/// as many `bytes` do not fit.
+fn scratch_file(directory: &Path, bytes: u64) -> Option<File> {
+    let system = rustix::fs::statfs(directory).ok()?;
+    let free = system.f_bavail.saturating_mul(u64::try_from(system.f_bsize).ok()?);
+    if IN_MEMORY.contains(&system.f_type) || free < bytes.saturating_mul(2) {
+        return None;
+    }
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::DIRECT | OFlags::CLOEXEC;
+    let file = rustix::fs::open(directory, flags, Mode::RUSR | Mode::WUSR).ok()?;
+    Some(file.into())
 }
 
 fn stat_of(metadata: &fs::Metadata) -> Stat {
@@ -306,6 +323,10 @@ impl Backend for LocalBackend {
             }
         }
         make_directory(&self.root.join(TEMPORARY))
+    }
+
+    fn scratch(&self, bytes: u64) -> Option<Scratch> {
+        scratch_file(&self.root.join(TEMPORARY), bytes).map(Scratch::new)
     }
 
     fn begin(&self) -> Result<Box<dyn Upload>, BackendError> {

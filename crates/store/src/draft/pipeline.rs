@@ -3,23 +3,25 @@
 //! The caller fills buffers; workers take them, find what is new, and press it into blocks; one thread writes blocks
 //! into packs, and another makes full packs durable. All buffers are taken at the beginning.
 
-use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use super::DraftError;
 use super::known::{Knowledge, PieceAt};
+use super::queue::Shared;
+use super::spool::{LOAD, SPOOLERS, Spool, Spooler};
 use super::writing::{SealedBlock, write_packs};
 use crate::block::{BLOCK_PAGES, BLOCK_SIZE, Cut, Press};
-use crate::id::{BlockId, Digest};
+use crate::id::Digest;
 use crate::manifest::PAGE_SIZE;
 use crate::pack::PackTable;
 use crate::repository::Repository;
+use crate::sys::arena::{self, Room};
 
 /// Room for a block.
-pub(super) type Buffer = Box<[u8]>;
+pub(super) type Buffer = Room;
 
 /// Fewest buffers the caller gets.
 const FEWEST_BUFFERS: usize = 4;
@@ -34,6 +36,11 @@ pub(super) struct PageRun {
     pub(super) vaddr: u64,
     pub(super) pages: u32,
     pub(super) flags: u32,
+}
+
+/// The bytes that runs take.
+pub(super) fn size_of_runs(runs: &[PageRun]) -> usize {
+    runs.iter().map(|run| run.pages as usize * PAGE_SIZE).sum()
 }
 
 /// A block of bytes that wants pressing.
@@ -95,118 +102,6 @@ pub(super) fn push_extent(extents: &mut Vec<FoundExtent>, next: FoundExtent) {
     extents.push(next);
 }
 
-struct Queue {
-    jobs: VecDeque<Job>,
-    free: Vec<Buffer>,
-    deferred: bool,
-    closed: bool,
-}
-
-/// What all threads of a draft share.
-pub(super) struct Shared {
-    pub(super) repository: Repository,
-    pub(super) knowledge: Knowledge,
-    queue: Mutex<Queue>,
-    /// A worker may go on.
-    work: Condvar,
-    /// The caller may go on.
-    space: Condvar,
-    /// Sealed bytes' buffers that were written and can be used again.
-    spare: Mutex<Vec<Vec<u8>>>,
-    found: Mutex<Vec<FoundExtent>>,
-    failure: Mutex<Option<DraftError>>,
-    failed: AtomicBool,
-    pub(super) zero_pages: AtomicU64,
-    pub(super) new_pages: AtomicU64,
-}
-
-impl Shared {
-    fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn fail(&self, error: DraftError) {
-        self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
-        self.failed.store(true, Ordering::Release);
-        // Taken so that nobody is between looking and waiting.
-        let _queue = self.queue();
-        self.space.notify_all();
-        self.work.notify_all();
-    }
-
-    /// The first failure, once; afterwards that there was one.
-    pub(super) fn check(&self) -> Result<(), DraftError> {
-        if !self.failed.load(Ordering::Acquire) {
-            return Ok(());
-        }
-        let first = self.failure.lock().unwrap_or_else(PoisonError::into_inner).take();
-        Err(first.unwrap_or(DraftError::Broken))
-    }
-
-    pub(super) fn has_failed(&self) -> bool {
-        self.failed.load(Ordering::Relaxed)
-    }
-
-    /// A free buffer, once there is one.
-    pub(super) fn take_buffer(&self) -> Result<Buffer, DraftError> {
-        let mut queue = self.queue();
-        loop {
-            self.check()?;
-            if let Some(buffer) = queue.free.pop() {
-                return Ok(buffer);
-            }
-            // Memory has run out: what was put off must begin.
-            queue.deferred = false;
-            self.work.notify_all();
-            queue = self.space.wait(queue).unwrap_or_else(PoisonError::into_inner);
-        }
-    }
-
-    pub(super) fn release(&self, buffer: Buffer) {
-        self.queue().free.push(buffer);
-        self.space.notify_one();
-    }
-
-    pub(super) fn submit(&self, job: Job) {
-        let mut queue = self.queue();
-        queue.jobs.push_back(job);
-        if !queue.deferred {
-            self.work.notify_one();
-        }
-    }
-
-    pub(super) fn resume(&self) {
-        self.queue().deferred = false;
-        self.work.notify_all();
-    }
-
-    fn next_job(&self) -> Option<Job> {
-        let mut queue = self.queue();
-        loop {
-            if !queue.deferred || queue.closed {
-                match queue.jobs.pop_front() {
-                    Some(job) => return Some(job),
-                    None if queue.closed => return None,
-                    None => {}
-                }
-            }
-            queue = self.work.wait(queue).unwrap_or_else(PoisonError::into_inner);
-        }
-    }
-
-    /// Lets a buffer of sealed bytes be used again.
-    pub(super) fn recycle(&self, bytes: Vec<u8>) {
-        self.spare.lock().unwrap_or_else(PoisonError::into_inner).push(bytes);
-    }
-
-    /// Whether the store has the block where it stays.
-    fn has(&self, block: BlockId) -> bool {
-        let index = self.repository.index();
-        index.contains(block)
-            && index.places(block).iter().any(|place| !self.knowledge.condemned.contains(&place.pack))
-    }
-}
-
 /// Presses blocks and hands them to the writer. One for each thread.
 pub(super) struct Presser {
     press: Press,
@@ -223,8 +118,7 @@ impl Presser {
         if existed {
             return;
         }
-        let spare = shared.spare.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let mut bytes = spare.unwrap_or_default();
+        let mut bytes = shared.spare();
         let codec = self.press.press(sealer, id, plain, &mut bytes);
         // The writer takes blocks to its end; were it gone, it has said why.
         let _ = self.writer.send(SealedBlock { id, cut, digests, codec, bytes });
@@ -250,7 +144,7 @@ struct Pending {
 }
 
 /// Tells the caller when a thread panics, who would wait for it for ever.
-struct Alarm(Arc<Shared>);
+pub(super) struct Alarm(pub(super) Arc<Shared>);
 
 impl Drop for Alarm {
     fn drop(&mut self) {
@@ -283,9 +177,10 @@ impl Worker {
                 Job::Bytes(ByteBlock { plain: Plain::Buffer(buffer, _), .. }) => self.shared.release(buffer),
                 Job::Bytes(_) => {}
             }
+            self.shared.done();
         }
         self.flush();
-        self.shared.found.lock().unwrap_or_else(PoisonError::into_inner).append(&mut self.found);
+        self.shared.add_found(&mut self.found);
     }
 
     fn take_pages(&mut self, buffer: &[u8], runs: &[PageRun]) {
@@ -357,10 +252,22 @@ fn is_zero(page: &[u8]) -> bool {
     page == ZEROS
 }
 
+/// A scratch file beside the store, where pages will come while work is held for which memory has not enough room.
+fn spool_for(repository: &Repository, held: u64, memory: usize) -> Option<Arc<Spool>> {
+    // A program may grow between the moment its size is looked at and the freeze.
+    let expected = held + held / 8;
+    if expected <= memory as u64 {
+        return None;
+    }
+    let scratch = repository.backend().scratch(expected)?;
+    Some(Arc::new(Spool::new(scratch, repository.inner.sealer.is_encrypting())))
+}
+
 /// The threads of a draft. Dropped unfinished, they end without writing what is left.
 pub(super) struct Pipeline {
     pub(super) shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
+    spoolers: Vec<JoinHandle<()>>,
     writer: Option<JoinHandle<Vec<PackTable>>>,
     /// For the caller's own blocks at the end.
     presser: Option<Presser>,
@@ -379,32 +286,30 @@ impl Pipeline {
         let in_writing = threads + 2;
         // Each worker has a block it fills and one it seals; the writer has some in its hands.
         let fixed = (2 * threads + in_writing) * BLOCK_SIZE;
-        let buffers =
-            (settings.memory_limit.saturating_sub(fixed) / BLOCK_SIZE).max(FEWEST_BUFFERS + threads);
+        let spare = settings.memory_limit.saturating_sub(fixed);
+        let spool = spool_for(&repository, settings.held, spare);
+        let loads = if spool.is_some() { SPOOLERS } else { 0 };
+        let buffers = (spare.saturating_sub(loads * LOAD) / BLOCK_SIZE).max(FEWEST_BUFFERS + threads);
         let (sender, receiver) = sync_channel(in_writing);
         let press = |writer: &SyncSender<SealedBlock>| {
             Press::new(settings.level)
                 .map(|press| Presser { press, writer: writer.clone() })
                 .map_err(|source| DraftError::Source { what: "the compressor's settings".to_owned(), source })
         };
-        // Not zeros, so that the memory is really there and no page fault comes under the freeze.
-        let free = (0..buffers).map(|_| vec![1; BLOCK_SIZE].into_boxed_slice()).collect();
-        let queue = Queue { jobs: VecDeque::new(), free, deferred: settings.deferred, closed: false };
-        let shared = Arc::new(Shared {
-            repository,
-            knowledge,
-            queue: Mutex::new(queue),
-            work: Condvar::new(),
-            space: Condvar::new(),
-            spare: Mutex::default(),
-            found: Mutex::default(),
-            failure: Mutex::default(),
-            failed: AtomicBool::new(false),
-            zero_pages: AtomicU64::new(0),
-            new_pages: AtomicU64::new(0),
-        });
-        let mut pipeline =
-            Self { shared: Arc::clone(&shared), workers: Vec::new(), writer: None, presser: None };
+        let sizes = [vec![BLOCK_SIZE; buffers], vec![LOAD; loads]].concat();
+        let mut free = arena::rooms(&sizes).map_err(|source| DraftError::Source {
+            what: "the memory for a checkpoint".to_owned(),
+            source,
+        })?;
+        let staging = free.split_off(buffers);
+        let shared = Arc::new(Shared::new(repository, knowledge, free, spool.clone()));
+        let mut pipeline = Self {
+            shared: Arc::clone(&shared),
+            workers: Vec::new(),
+            spoolers: Vec::new(),
+            writer: None,
+            presser: None,
+        };
         let spawned = |source| DraftError::Source { what: "a thread's start".to_owned(), source };
         for _ in 0..threads {
             let pending = Pending { number: 0, plain: Vec::with_capacity(BLOCK_SIZE), digests: Vec::new() };
@@ -412,6 +317,14 @@ impl Pipeline {
                 Worker { shared: Arc::clone(&shared), presser: press(&sender)?, pending, found: Vec::new() };
             let handle = thread::Builder::new().name("store-work".to_owned()).spawn(move || worker.run());
             pipeline.workers.push(handle.map_err(spawned)?);
+        }
+        for (staging, spool) in staging.into_iter().zip(spool.iter().cycle()) {
+            let spooler = Spooler { shared: Arc::clone(&shared), spool: Arc::clone(spool), staging };
+            let handle = thread::Builder::new().name("store-spool".to_owned()).spawn(move || {
+                let _alarm = Alarm(Arc::clone(&spooler.shared));
+                spooler.run();
+            });
+            pipeline.spoolers.push(handle.map_err(spawned)?);
         }
         pipeline.presser = Some(press(&sender)?);
         let writer = thread::Builder::new()
@@ -429,12 +342,17 @@ impl Pipeline {
     pub(super) fn settle(&mut self) -> Result<Vec<FoundExtent>, DraftError> {
         self.close();
         self.shared.check()?;
-        Ok(std::mem::take(&mut *self.shared.found.lock().unwrap_or_else(PoisonError::into_inner)))
+        Ok(self.shared.take_found())
     }
 
     fn close(&mut self) {
-        self.shared.queue().closed = true;
-        self.shared.work.notify_all();
+        self.shared.resume();
+        for spooler in self.spoolers.drain(..) {
+            if spooler.join().is_err() {
+                self.shared.fail(DraftError::Broken);
+            }
+        }
+        self.shared.close();
         for worker in self.workers.drain(..) {
             if worker.join().is_err() {
                 self.shared.fail(DraftError::Broken);

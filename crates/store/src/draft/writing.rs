@@ -4,7 +4,7 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 
 use super::DraftError;
-use super::pipeline::Shared;
+use super::queue::Shared;
 use crate::block::{Codec, Cut};
 use crate::id::{BlockId, Digest};
 use crate::pack::{PackTable, PackWriter};

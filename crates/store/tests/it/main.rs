@@ -5,3 +5,4 @@ mod damage;
 mod refusal;
 mod round_trip;
 mod sample;
+mod scratch;

@@ -223,10 +223,11 @@ fn a_file_that_shrinks_while_it_is_read_leaves_the_draft_usable() {
 }
 
 #[test]
-fn a_deferred_draft_works_when_it_may_and_when_it_must() {
+fn a_held_draft_works_when_it_may_and_when_it_must() {
     for (count, resumes) in [(100, true), (100, false), (3000, false)] {
         let (_, repository) = in_memory();
-        let mut draft = repository.draft(DraftSettings { deferred: true, ..small() }).unwrap();
+        let mut draft = repository.draft(small()).unwrap();
+        draft.hold().unwrap();
         draft.pages(MemoryId::process(7), BASE, PRESENT, &pages(0..count)).unwrap();
         if resumes {
             draft.resume();
