@@ -21,6 +21,7 @@ pub mod credential;
 pub mod document;
 pub mod edit;
 pub mod event;
+pub mod explore;
 pub mod file;
 pub mod format;
 pub mod framing;
