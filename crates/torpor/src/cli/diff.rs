@@ -1,8 +1,10 @@
 //! `torpor diff`: what differs between two checkpoints.
 
+use std::path::PathBuf;
+
 use torpor_archive::diff::{Aspects, Diff, State};
 
-use super::{Exit, output, place};
+use super::{Exit, output, place, report};
 
 mod lines;
 
@@ -28,6 +30,9 @@ pub(crate) struct Args {
     /// Show processes that do not differ, too.
     #[arg(long)]
     all: bool,
+    /// Write a page to look at in a browser.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
     #[command(flatten)]
     output: output::TreeArgs,
 }
@@ -48,7 +53,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     if !args.all {
         diff.processes.retain(|process| process.state != State::Same);
     }
-    args.output.print(&diff, lines::text, lines::trees)?;
+    match &args.html {
+        Some(path) => report::diff::write(path, &diff, &lines::of(&diff))?,
+        None => args.output.print(&diff, lines::text, lines::trees)?,
+    }
     Ok(match (diff.problems.is_empty(), diff.equal) {
         (false, _) => Exit::Damaged,
         (true, true) => Exit::Success,

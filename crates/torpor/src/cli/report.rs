@@ -1,5 +1,6 @@
 //! Pages to look at in a browser: one file each, with nothing loaded from elsewhere.
 
+pub(super) mod diff;
 pub(super) mod inspect;
 mod memory_map;
 mod page;

@@ -198,32 +198,55 @@ fn what_is_damaged_is_named_and_the_rest_is_shown() {
     assert!(text(&output.stdout).contains("LISTEN"));
 }
 
-#[test]
-fn a_browser_shows_the_page_and_runs_nothing_but_its_script() {
-    let Some(dumped) = Dumped::new() else { return };
+/// What a browser makes of a page, with no word in its console; none where there is no browser.
+fn dom(page: &Path) -> Option<String> {
     let Some(browser) = ["chromium", "chromium-browser", "google-chrome"].into_iter().find(|name| {
         Command::new(name).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
     }) else {
         eprintln!("SKIPPED: there is no chromium");
-        return;
+        return None;
     };
-    let page = dumped.place.path().join("report.html");
-    assert!(dumped.inspect(&["--show-secrets", "--html", page.to_str().unwrap()]).status.success());
-    let profile = dumped.place.path().join("profile");
+    let profile = tempfile::tempdir().unwrap();
     let shown = Command::new(browser)
         .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"])
         .args(["--disable-background-networking", "--disable-component-update", "--disable-sync"])
         .args(["--host-resolver-rules=MAP * ~NOTFOUND", "--enable-logging=stderr", "--dump-dom"])
-        .arg(format!("--user-data-dir={}", profile.display()))
+        .arg(format!("--user-data-dir={}", profile.path().display()))
         .arg(format!("file://{}", page.display()))
         .output()
         .unwrap();
-    let (dom, log) = (text(&shown.stdout), String::from_utf8_lossy(&shown.stderr).into_owned());
+    let log = String::from_utf8_lossy(&shown.stderr);
     assert!(!log.contains("CONSOLE"), "{log}");
+    Some(text(&shown.stdout))
+}
+
+#[test]
+fn a_browser_shows_the_page_and_runs_nothing_but_its_script() {
+    let Some(dumped) = Dumped::new() else { return };
+    let page = dumped.place.path().join("report.html");
+    assert!(dumped.inspect(&["--show-secrets", "--html", page.to_str().unwrap()]).status.success());
+    let Some(dom) = dom(&page) else { return };
     assert!(dom.contains(&format!("<span class=\"pid\">{}</span>", dumped.pid)), "{dom}");
     assert!(dom.contains("dead, exited 3") && dom.contains("127.0.0.1:") && dom.contains("memfd:scratch"));
     assert!(dom.contains("This report holds secrets") && dom.contains("MARKUP=&lt;/script&gt;&lt;b&gt;"));
     // The script ran: it says which mapping is reached by the keyboard first.
     assert!(dom.contains("<g role=\"img\" tabindex=\"0\""), "{dom}");
     assert_eq!(dom.matches("<script").count(), 2);
+}
+
+#[test]
+fn a_browser_shows_what_differs() {
+    let (Some(before), Some(after)) = (Dumped::new(), Dumped::new()) else { return };
+    let page = after.place.path().join("diff.html");
+    let mut command = assert_cmd::Command::cargo_bin("torpor").unwrap();
+    let output =
+        command.arg("diff").args([before.images(), after.images()]).arg("--html").arg(&page).output();
+    let output = output.unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    let Some(dom) = dom(&page) else { return };
+    // Their arguments name different directories, so that these are other processes.
+    assert!(dom.contains(&format!(">+ {} python3", after.pid)), "{dom}");
+    assert!(dom.contains(&format!(">- {} python3", before.pid)), "{dom}");
+    assert!(dom.contains("<g role=\"img\" tabindex=\"0\"") && dom.contains("<rect class=\"new\" x="));
+    assert!(!dom.contains("hunter2"));
 }

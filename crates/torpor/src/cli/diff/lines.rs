@@ -13,12 +13,12 @@ use super::super::tree::Node;
 use super::output::{bytes, lines, plain, table};
 
 /// Lines, each with how deep it is.
-type Lines = Vec<(usize, String)>;
+pub(super) type Lines = Vec<(usize, String)>;
 
 /// The whole of it, with deeper lines further to the right.
 pub(super) fn text(diff: &Diff) -> String {
     let indented = |(depth, line): &(usize, String)| format!("{:1$}{line}\n", "", depth * 2);
-    lines_of(diff).iter().map(indented).collect()
+    of(diff).iter().map(indented).collect()
 }
 
 /// The same as trees.
@@ -35,7 +35,7 @@ pub(super) fn trees(diff: &Diff) -> Vec<Node> {
             }
         }
     };
-    for (depth, line) in lines_of(diff) {
+    for (depth, line) in of(diff) {
         close(&mut open, &mut trees, depth);
         open.push(Node::new(line));
     }
@@ -43,7 +43,8 @@ pub(super) fn trees(diff: &Diff) -> Vec<Node> {
     trees
 }
 
-fn lines_of(diff: &Diff) -> Lines {
+/// What differs, line by line.
+pub(super) fn of(diff: &Diff) -> Lines {
     let mut text = Lines::new();
     if diff.equal {
         line(&mut text, 0, "nothing differs");

@@ -49,10 +49,10 @@ pub(super) fn map(process: &Process, memory: &MemoryMap) -> Markup {
                 input id={ "zoom-" (process.pid) } type="range" min="0" max="5" value="0" step="1";
             }
             p .hint { "Mapped: " (rows::pages(memory, memory.total.mapped)) }
-            (strip(memory, &format!("Mapped memory of process {}", process.pid), |mapping| mapping.pages.mapped))
+            (mapped(memory, &format!("Mapped memory of process {}", process.pid), |mapping| mapping.pages.mapped))
             @if stored > 0 {
                 p .hint { "In the checkpoint: " (rows::pages(memory, stored)) }
-                (strip(memory, &format!("Stored memory of process {}", process.pid), |mapping| mapping.pages.stored()))
+                (mapped(memory, &format!("Stored memory of process {}", process.pid), |mapping| mapping.pages.stored()))
             }
             p .detail aria-live="polite" { "Point at a mapping, or go through them with the arrow keys." }
         }
@@ -64,47 +64,58 @@ pub(super) fn map(process: &Process, memory: &MemoryMap) -> Markup {
     }
 }
 
-/// A mapping as it is drawn.
-#[derive(Debug, PartialEq)]
-struct Drawn<'a> {
-    mapping: &'a Mapping,
-    x: f64,
-    width: f64,
+/// Something with addresses, as it is drawn.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Area {
+    /// First address.
+    pub(super) start: u64,
+    /// First address behind it.
+    pub(super) end: u64,
+    /// How wide it is, in any unit.
+    pub(super) size: u64,
 }
 
-/// Places mappings one after the other, as wide as `size` says.
-fn place(mappings: &[Mapping], size: impl Fn(&Mapping) -> u64) -> Vec<Drawn<'_>> {
-    let shown: Vec<_> = mappings.iter().filter(|mapping| size(mapping) > 0).collect();
-    let total: f64 = shown.iter().map(|mapping| size(mapping) as f64).sum();
-    let apart = |pair: &[&Mapping]| if pair[0].end < pair[1].start { GAP } else { 0.0 };
-    let gaps: f64 = shown.windows(2).map(apart).sum();
+/// Places areas one after the other, each as wide as its size says: where each begins, and how wide it is.
+fn place(areas: &[Area]) -> Vec<(f64, f64)> {
+    let total: f64 = areas.iter().map(|area| area.size as f64).sum();
+    let apart = |pair: &[Area]| if pair[0].end < pair[1].start { GAP } else { 0.0 };
+    let gaps: f64 = areas.windows(2).map(apart).sum();
     // With so many that even the least do not fit, the drawing is as wide as it must be, and shrunk as a whole.
-    let scale = (WIDTH - gaps - LEAST * shown.len() as f64).max(0.0) / total.max(1.0);
-    let mut drawn = Vec::with_capacity(shown.len());
+    let scale = (WIDTH - gaps - LEAST * areas.len() as f64).max(0.0) / total.max(1.0);
+    let mut placed = Vec::with_capacity(areas.len());
     let mut x = 0.0;
-    for (index, mapping) in shown.iter().enumerate() {
+    for (index, area) in areas.iter().enumerate() {
         if index > 0 {
-            x += apart(&shown[index - 1..=index]);
+            x += apart(&areas[index - 1..=index]);
         }
-        let width = LEAST + size(mapping) as f64 * scale;
-        drawn.push(Drawn { mapping, x, width });
+        let width = LEAST + area.size as f64 * scale;
+        placed.push((x, width));
         x += width;
     }
-    drawn
+    placed
 }
 
-fn strip(memory: &MemoryMap, label: &str, size: impl Fn(&Mapping) -> u64) -> Markup {
-    let drawn = place(&memory.mappings, &size);
-    let width = drawn.last().map_or(WIDTH, |last| last.x + last.width);
+/// A part of an area's height, from its top down.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Layer {
+    /// The class of its colour.
+    pub(super) class: &'static str,
+    /// Its part of the height, from zero to one.
+    pub(super) share: f64,
+}
+
+/// A strip of areas, each with a description and layers that fill its height.
+pub(super) fn strip(label: &str, areas: &[(Area, String, Vec<Layer>)]) -> Markup {
+    let placed = place(&areas.iter().map(|(area, ..)| *area).collect::<Vec<_>>());
+    let width = placed.last().map_or(WIDTH, |(x, width)| x + width);
     html! {
         div .strip {
-            svg viewBox={ "0 0 " (number(width)) " " (number(HEIGHT)) } preserveAspectRatio="none" role="group" aria-label=(label) {
-                @for Drawn { mapping, x, width } in &drawn {
-                    @let height = height(mapping, &size);
-                    g role="img" tabindex="-1" aria-label=(describe(memory, mapping)) class=(mapping.kind.name()) {
-                        rect .area x=(number(*x)) y="0" width=(number(*width)) height=(number(HEIGHT)) {}
-                        @if height > 0.0 {
-                            rect x=(number(*x)) y=(number(HEIGHT - height)) width=(number(*width)) height=(number(height)) {}
+            svg viewBox={ "0 0 " (number(width)) " " (number(HEIGHT)) } preserveAspectRatio="none" role="group"
+                aria-label=(label) {
+                @for ((x, width), (_, description, layers)) in placed.iter().zip(areas) {
+                    g role="img" tabindex="-1" aria-label=(description) {
+                        @for (top, height, class) in heights(layers) {
+                            rect class=(class) x=(number(*x)) y=(number(top)) width=(number(*width)) height=(number(height)) {}
                         }
                     }
                 }
@@ -113,11 +124,47 @@ fn strip(memory: &MemoryMap, label: &str, size: impl Fn(&Mapping) -> u64) -> Mar
     }
 }
 
-/// How high the full colour stands: as much as is stored of what the drawing is about.
-fn height(mapping: &Mapping, size: impl Fn(&Mapping) -> u64) -> f64 {
-    match mapping.pages.stored() {
-        0 => 0.0,
-        stored => (HEIGHT * stored as f64 / size(mapping).max(1) as f64).clamp(3.0, HEIGHT),
+/// Where each layer lies: its top and its height. What there is at all can be seen.
+fn heights(layers: &[Layer]) -> Vec<(f64, f64, &'static str)> {
+    let mut top: f64 = 0.0;
+    let shown = layers.iter().filter(|layer| layer.share > 0.0);
+    shown
+        .map(|layer| {
+            let height = (HEIGHT * layer.share).clamp(3.0, HEIGHT);
+            let from = top.min(HEIGHT - height);
+            top = from + height;
+            (from, height, layer.class)
+        })
+        .collect()
+}
+
+/// The mappings that have a size, drawn one after the other.
+fn mapped(memory: &MemoryMap, label: &str, size: impl Fn(&Mapping) -> u64) -> Markup {
+    let shown = memory.mappings.iter().filter(|mapping| size(mapping) > 0);
+    let areas: Vec<_> = shown
+        .map(|mapping| {
+            let area = Area { start: mapping.start, end: mapping.end, size: size(mapping) };
+            let stored = (mapping.pages.stored() as f64 / size(mapping) as f64).min(1.0);
+            let (full, pale) = classes(mapping.kind);
+            let layers =
+                vec![Layer { class: pale, share: 1.0 - stored }, Layer { class: full, share: stored }];
+            (area, describe(memory, mapping), layers)
+        })
+        .collect();
+    strip(label, &areas)
+}
+
+/// The classes of a kind's full and pale colour.
+fn classes(kind: MappingKind) -> (&'static str, &'static str) {
+    match kind {
+        MappingKind::Heap => ("heap", "heap pale"),
+        MappingKind::Stack => ("stack", "stack pale"),
+        MappingKind::Anonymous => ("anonymous", "anonymous pale"),
+        MappingKind::File => ("file", "file pale"),
+        MappingKind::SharedFile => ("shared-file", "shared-file pale"),
+        MappingKind::Shared => ("shared", "shared pale"),
+        MappingKind::Kernel => ("kernel", "kernel pale"),
+        MappingKind::Other => ("other", "other pale"),
     }
 }
 
@@ -176,39 +223,34 @@ fn mappings(memory: &MemoryMap) -> Markup {
 
 #[cfg(test)]
 mod tests {
-    use torpor_archive::inspect::Pages;
-
     use super::*;
 
-    fn mapping(start: u64, pages: u64) -> Mapping {
-        Mapping {
-            start,
-            end: start + pages * 4096,
-            protection: "rw-p".to_owned(),
-            kind: MappingKind::Heap,
-            name: None,
-            offset: None,
-            pages: Pages { mapped: pages, ..Pages::default() },
-        }
+    fn area(start: u64, pages: u64) -> Area {
+        Area { start, end: start + pages * 4096, size: pages }
     }
 
     #[test]
     fn widths_are_to_scale_and_nothing_is_too_small_to_see() {
-        let mappings = [mapping(0x1000, 1), mapping(0x2000, 300_000), mapping(0x9000_0000, 100_000)];
-        let drawn = place(&mappings, |mapping| mapping.pages.mapped);
-        let widths: Vec<_> = drawn.iter().map(|drawn| drawn.width).collect();
-        assert!(widths[0] >= LEAST);
-        assert!((widths[1] / widths[2] - 3.0).abs() < 0.02, "{widths:?}");
-        assert_eq!(drawn[1].x, widths[0], "no gap where there is none");
-        assert_eq!(drawn[2].x, widths[0] + widths[1] + GAP);
-        assert!((drawn[2].x + widths[2] - WIDTH).abs() < 1.0);
+        let placed = place(&[area(0x1000, 1), area(0x2000, 300_000), area(0x9000_0000, 100_000)]);
+        let [first, second, third] = placed[..] else { panic!("{placed:?}") };
+        assert!(first.1 >= LEAST);
+        assert!((second.1 / third.1 - 3.0).abs() < 0.02, "{placed:?}");
+        assert_eq!(second.0, first.1, "no gap where there is none");
+        assert_eq!(third.0, first.1 + second.1 + GAP);
+        assert!((third.0 + third.1 - WIDTH).abs() < 1.0);
     }
 
     #[test]
     fn many_mappings_make_a_wide_drawing() {
-        let mappings: Vec<_> = (0..2000).map(|place| mapping(place * 0x2000, 1)).collect();
-        let drawn = place(&mappings, |mapping| mapping.pages.mapped);
-        assert!(drawn.iter().all(|drawn| drawn.width >= LEAST));
-        assert_eq!(drawn.len(), 2000);
+        let areas: Vec<_> = (0..2000).map(|place| area(place * 0x2000, 1)).collect();
+        assert!(place(&areas).iter().all(|(_, width)| *width >= LEAST));
+    }
+
+    #[test]
+    fn what_is_there_at_all_can_be_seen() {
+        let layers = [("a", 0.9999), ("b", 0.0), ("c", 0.0001)].map(|(class, share)| Layer { class, share });
+        let heights = heights(&layers);
+        assert_eq!(heights.len(), 2);
+        assert_eq!(heights[1], (HEIGHT - 3.0, 3.0, "c"));
     }
 }

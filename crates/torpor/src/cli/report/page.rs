@@ -201,9 +201,14 @@ mod tests {
 
     const HOSTILE: &str = "</script><script>alert(1)</script><!--\" onload='x'>\u{2028}";
 
+    #[derive(Serialize)]
+    struct Data {
+        name: &'static str,
+    }
+
     #[test]
     fn text_from_a_checkpoint_stays_text() {
-        let mut page = Page::new(HOSTILE, HOSTILE, false, &[HOSTILE]).unwrap();
+        let mut page = Page::new(HOSTILE, HOSTILE, false, &Data { name: HOSTILE }).unwrap();
         page.section("a", HOSTILE, table(HOSTILE, &["A"], &[vec![HOSTILE.to_owned()]]));
         page.section("b", "B", facts(&[(HOSTILE, HOSTILE.to_owned())]));
         let page = page.markup().into_string();
@@ -215,7 +220,7 @@ mod tests {
 
     #[test]
     fn a_page_loads_nothing() {
-        let page = Page::new("t", "l", false, &0).unwrap().markup().into_string();
+        let page = Page::new("t", "l", false, &Data { name: "n" }).unwrap().markup().into_string();
         assert!(page.contains("default-src 'none'") && !page.contains("unsafe-inline"));
         assert!(!page.contains("http://") && !page.contains("https://") && !page.contains("src="));
         // A policy by hash does not cover attributes.
