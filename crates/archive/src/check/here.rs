@@ -87,7 +87,15 @@ impl Needs {
         });
         Self {
             architecture: core.and_then(|core| architecture_of(core.mtype)),
-            criu: oldest_criu(checkpoint, inventory.as_ref()),
+            criu: match &manifest {
+                None => oldest_criu(checkpoint, inventory.as_ref()),
+                // A restore from a store writes pagemaps for the CRIU that reads them.
+                Some(manifest) => manifest
+                    .pointer("/facts/criu/version")
+                    .and_then(Value::as_u64)
+                    .and_then(|version| u32::try_from(version).ok())
+                    .map(|version| (version, "a newer one made the checkpoint")),
+            },
             page_size: page_size_of(checkpoint),
             cpu_features: features,
             cpu_image: images().any(|(name, _)| name.kind == Kind::CpuInfo),

@@ -93,14 +93,15 @@ impl Survey<'_> {
 
     fn process(&mut self, process: &TreeEntry, outside: Option<&Ids>, files: &mut BTreeSet<(u32, u32)>) {
         let by = format!("process {}", process.pid);
-        for thread in &process.threads {
-            self.need(Kind::Core, (*thread).into(), &by);
-        }
         self.need(Kind::Core, process.pid.into(), &by);
         let core = self.all::<Core>(Kind::Core, process.pid.into()).into_iter().next();
         let state = core.as_ref().and_then(|core| core.tc.as_ref()).map(|task| task.state());
         if matches!(state, Some(TaskState::Dead | TaskState::Zombie)) {
+            // Of one that has ended nothing else is kept; its threads have the number 0.
             return;
+        }
+        for thread in &process.threads {
+            self.need(Kind::Core, (*thread).into(), &by);
         }
         for kind in [Kind::Memory, Kind::Pagemap, Kind::FileSystem] {
             self.need(kind, process.pid.into(), &by);

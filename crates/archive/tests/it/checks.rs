@@ -8,10 +8,13 @@ use torpor_archive::check::{Answer, Finding, whole};
 use torpor_archive::engine::{ChangeKind, Engine, changes, container};
 use torpor_archive::source::{Compression, Limits, open_stream};
 use torpor_criu::image::pagemap::{Generation, PageFlags, PagemapWriter};
-use torpor_criu::image::process::{Inventory, TreeEntry};
+use torpor_criu::image::process::{Core, Inventory, Task, TreeEntry};
 use torpor_criu::image::{ImageWriter, Kind};
 
 use crate::tape::{Tape, pack};
+
+/// What CRIU writes of a process that has ended (`criu/include/pid.h`).
+const ZOMBIE: u32 = 6;
 
 fn image(kind: Kind, messages: &[impl Message]) -> Vec<u8> {
     let mut writer = ImageWriter::new(kind, Vec::new()).unwrap();
@@ -63,6 +66,20 @@ fn missing_images_are_named_with_who_needs_them() {
         ]
     );
     assert_eq!(finding.faults[0].problem, "it is missing, and process 7 needs it");
+}
+
+#[test]
+fn of_a_process_that_has_ended_little_is_needed() {
+    let tree = image(Kind::ProcessTree, &[TreeEntry { pid: 7, threads: vec![0], ..TreeEntry::default() }]);
+    let ended = Task { task_state: ZOMBIE, ..Task::default() };
+    let core = image(Kind::Core, &[Core { tc: Some(ended), ..Core::default() }]);
+    let checkpoint = checkpoint(
+        Tape::new()
+            .file("checkpoint/inventory.img", &inventory())
+            .file("checkpoint/pstree.img", &tree)
+            .file("checkpoint/core-7.img", &core),
+    );
+    assert_eq!(finding(&checkpoint, "complete").answer, Answer::Yes);
 }
 
 #[test]

@@ -14,7 +14,8 @@ mod archives;
 
 /// List the names in a store, the generations of a name, or the archives in directories
 ///
-/// Without a name or a directory, and where there is no store, the kubelet's directory is listed: /var/lib/kubelet/checkpoints.
+/// Without a name or a directory, and where there is no store, the kubelet's directory is listed if there is one:
+/// /var/lib/kubelet/checkpoints.
 /// Ends with 4 if an archive cannot be read; it is listed with the reason.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -91,7 +92,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     let name = match wanted(&args.what, Path::exists)? {
         Wanted::Archives(paths) => return archives::list(&paths, args.output),
         Wanted::Name(name) => Some(name),
-        Wanted::Store if args.store.is_absent() => {
+        Wanted::Store if args.store.is_absent() && Path::new(archives::KUBELET).is_dir() => {
             return archives::list(&[PathBuf::from(archives::KUBELET)], args.output);
         }
         Wanted::Store => None,
