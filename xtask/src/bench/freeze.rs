@@ -146,7 +146,7 @@ fn measure(tools: &Tools, mib: u32, way: Way, run: u32, tmpfs: &Path) -> Result<
         let under =
             Under::Torpor { store: &place, name: "bench/heartbeat", options: &options, small_buffers };
         let mut subject = Subject::start(tools, mib, under)?;
-        let memory = memory::Watch::begin(subject.pid(), &tools.torpor);
+        let memory = memory::Watch::begin();
         let watched = subject.watch(|| subject::torpor_checkpoint(tools, "bench/heartbeat"));
         added = Some(memory.finish()?.into());
         watched?

@@ -1,12 +1,11 @@
 //! What a checkpoint adds to memory, sampled while it is made.
 //!
-//! Counted are the anonymous and shared memory of Torpor, of the program, and of every process between and beside them
-//! (CRIU, the guard, the command that asked), as the kernel shows it in `/proc/PID/status`; what is on its way in their
-//! Unix sockets, by `NETLINK_SOCK_DIAG` (kernel, `include/uapi/linux/unix_diag.h`); and what is in CRIU's pipes. Memory
+//! Counted are the anonymous and shared memory of everything this process started (Torpor, the program, CRIU, the guard,
+//! the command that asks), as the kernel shows it in `/proc/PID/status`; what is on its way in their Unix sockets, by `NETLINK_SOCK_DIAG` (kernel, `include/uapi/linux/unix_diag.h`); and what is in CRIU's pipes. Memory
 //! that two processes share counts twice, and pages of the program that a socket or a pipe only refers to count as if
 //! they were copies, so the sum is at least what was added.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,7 +18,7 @@ use rustix::net::netlink::{SOCK_DIAG, SocketAddrNetlink};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, sendto, socket_with};
 
 /// Often enough for a freeze of a tenth of a second, seldom enough to take little of it.
-const BETWEEN: Duration = Duration::from_millis(8);
+const BETWEEN: Duration = Duration::from_millis(15);
 
 /// What was there at one moment, in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -55,15 +54,15 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    /// Begins with what the process `root`, all below it, and all that run `program` have now.
-    pub(super) fn begin(root: u32, program: &Path) -> Watch {
+    /// Begins with what all that this process started have now.
+    pub(super) fn begin() -> Watch {
         let ended = Arc::new(AtomicBool::new(false));
-        let (until, program) = (Arc::clone(&ended), program.to_owned());
-        let before = sample(root, &program);
+        let until = Arc::clone(&ended);
+        let before = sample();
         let sampler = thread::spawn(move || {
             let mut most = Memory::default();
             while !until.load(Ordering::Relaxed) {
-                let added = sample(root, &program).above(before);
+                let added = sample().above(before);
                 if added.all() > most.all() {
                     most = added;
                 }
@@ -81,12 +80,11 @@ impl Watch {
     }
 }
 
-fn sample(root: u32, program: &Path) -> Memory {
+fn sample() -> Memory {
     let mut memory = Memory::default();
     let mut sockets = HashSet::new();
     let mut pipes = HashSet::new();
-    let own = std::process::id();
-    for pid in family(root, program).into_iter().filter(|pid| *pid != own) {
+    for pid in descendants(std::process::id()) {
         let directory = PathBuf::from(format!("/proc/{pid}"));
         let status = fs::read_to_string(directory.join("status")).unwrap_or_default();
         memory.processes += kilobytes(&status, "RssAnon:") + kilobytes(&status, "RssShmem:");
@@ -110,33 +108,21 @@ fn sample(root: u32, program: &Path) -> Memory {
     memory
 }
 
-/// `root`, all its descendants, and all processes that run `program`.
-fn family(root: u32, program: &Path) -> HashSet<u32> {
-    let mut parents = HashMap::new();
-    let mut family = HashSet::from([root]);
-    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
-            continue;
-        };
-        let stat = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
-        // After the name, which can contain anything: state, parent.
-        let parent = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1)?.parse().ok());
-        parents.insert(pid, parent.unwrap_or(0));
-        if fs::read_link(entry.path().join("exe")).is_ok_and(|exe| exe == program) {
-            family.insert(pid);
+/// All descendants of a process: `/proc/PID/task/TID/children` of each of its threads, and so on. A walk over all of
+/// `/proc` would take a good part of a processor from what is measured.
+fn descendants(root: u32) -> Vec<u32> {
+    let mut found = vec![root];
+    let mut next = 0;
+    while let Some(pid) = found.get(next).copied() {
+        for thread in fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
+            let children = fs::read_to_string(thread.path().join("children")).unwrap_or_default();
+            let children = children.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok());
+            let new: Vec<_> = children.filter(|child| !found.contains(child)).collect();
+            found.extend(new);
         }
+        next += 1;
     }
-    loop {
-        let found: Vec<u32> = parents
-            .iter()
-            .filter(|(pid, parent)| family.contains(parent) && !family.contains(pid))
-            .map(|(pid, _)| *pid)
-            .collect();
-        if found.is_empty() {
-            return family;
-        }
-        family.extend(found);
-    }
+    found.split_off(1)
 }
 
 fn kilobytes(status: &str, key: &str) -> u64 {
@@ -252,14 +238,12 @@ mod tests {
     }
 
     #[test]
-    fn a_family_is_whoever_descends_from_its_root() {
-        let child = std::process::Command::new("sleep").arg("60").spawn();
-        let mut child = child.unwrap();
-        let family = family(std::process::id(), Path::new("/nothing"));
+    fn what_a_process_started_descends_from_it() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let found = descendants(std::process::id());
         let _ = child.kill();
         let _ = child.wait();
-        assert!(family.contains(&child.id()) && family.contains(&std::process::id()));
-        assert!(!family.contains(&1));
+        assert!(found.contains(&child.id()) && !found.contains(&std::process::id()));
     }
 
     #[test]
