@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use serde::Serialize;
 use torpor_store::lineage::{Generation, Lineage, LineageError, Progress, Record, State};
+use torpor_store::name::NameError;
 use torpor_store::{GenerationKind, Name};
 
 use super::failure::Failure;
@@ -137,7 +138,10 @@ fn wanted(what: &[String], exists: impl Fn(&Path) -> bool) -> Result<Wanted, any
     match what {
         [] => Ok(Wanted::Store),
         paths if paths.iter().all(is_path) => Ok(Wanted::Archives(paths.iter().map(PathBuf::from).collect())),
-        [name] => Ok(Wanted::Name(name.parse()?)),
+        [name] => name
+            .parse()
+            .map(Wanted::Name)
+            .map_err(|error: NameError| Failure::new(Exit::Usage, error.to_string(), error.remedy()).into()),
         _ => {
             let message = "several things were given, and not all are directories or archives";
             Err(Failure::new(Exit::Usage, message, "give one name, or directories and archives").into())
