@@ -6,11 +6,13 @@ mod completions;
 mod control;
 mod crik;
 mod diff;
+mod crit;
 mod doctor;
 mod exit;
 mod failure;
 mod gc;
 mod guard;
+mod image;
 mod inspect;
 mod key;
 mod logging;
@@ -62,6 +64,7 @@ enum Command {
     Gc(gc::Args),
     Verify(verify::Args),
     Key(key::Args),
+    Image(image::Args),
     Inspect(inspect::Args),
     Memory(memory::Args),
     Diff(diff::Args),
@@ -90,6 +93,7 @@ impl Command {
             Command::Inspect(args) => inspect::run(&args),
             Command::Memory(args) => memory::run(&args),
             Command::Diff(args) => diff::run(&args),
+            Command::Image(args) => image::run(&args),
             Command::Doctor(args) => doctor::run(&args),
             Command::Completions(args) => completions::run(&args),
             Command::Man(args) => man::run(&args),
@@ -107,6 +111,12 @@ pub(crate) fn main(arguments: Vec<OsString>) -> ExitCode {
             logging::start(&logging::Args::of_crik(typed.debug));
             typed.run()
         });
+    }
+    if crit::is_called(&arguments) {
+        if let Some(exit) = crit::refuse_nothing(&arguments) {
+            return exit.into();
+        }
+        return typed::<crit::Crit>(arguments, |typed| typed.run());
     }
     typed::<Torpor>(arguments, |typed| {
         logging::start(&typed.logging);

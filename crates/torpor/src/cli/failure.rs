@@ -2,6 +2,9 @@
 
 use torpor_archive::memory::{CoreError, DumpError, MemoryError, PatternError};
 use torpor_archive::source::SourceError;
+use torpor_criu::image::ImageError;
+use torpor_criu::image::document::EncodeError;
+use torpor_criu::image::explore::ExploreError;
 use torpor_node::config::ConfigError;
 use torpor_node::control::{ClientError, ServerError};
 use torpor_node::hooks::HookError;
@@ -90,6 +93,9 @@ pub(crate) fn remedy(error: &anyhow::Error) -> Option<String> {
             .or_else(|| cause.downcast_ref().map(|error: &HttpError| error.remedy().to_owned()))
             .or_else(|| cause.downcast_ref().map(|error: &HookError| error.remedy().to_owned()))
             .or_else(|| cause.downcast_ref().map(|error: &StatusError| error.remedy().to_owned()))
+            .or_else(|| cause.downcast_ref().map(|error: &ExploreError| error.remedy().to_owned()))
+            .or_else(|| cause.downcast_ref().map(|error: &EncodeError| error.remedy().to_owned()))
+            .or_else(|| cause.downcast_ref().map(|error: &ImageError| error.remedy().to_owned()))
     })
 }
 
@@ -117,6 +123,9 @@ pub(crate) fn exit(error: &anyhow::Error) -> Exit {
                 .or_else(|| cause.downcast_ref().map(of_server))
                 .or_else(|| cause.downcast_ref().map(|_: &HttpError| Exit::Place))
                 .or_else(|| cause.downcast_ref().map(|_: &StatusError| Exit::Place))
+                .or_else(|| cause.downcast_ref().map(of_view))
+                .or_else(|| cause.downcast_ref().map(of_image))
+                .or_else(|| cause.downcast_ref().map(|_: &EncodeError| Exit::Damaged))
         })
         .unwrap_or(Exit::Failure)
 }
@@ -242,6 +251,22 @@ fn of_core(error: &CoreError) -> Exit {
         CoreError::Output { .. } => Exit::Place,
         CoreError::NoRegisters { .. } => Exit::Damaged,
         _ => Exit::Failure,
+    }
+}
+
+fn of_view(error: &ExploreError) -> Exit {
+    match error {
+        ExploreError::Missing { .. } => Exit::NotFound,
+        ExploreError::Unreadable { .. } => Exit::Place,
+        ExploreError::Image { source, .. } => of_image(source),
+        ExploreError::NoTree { .. } => Exit::Damaged,
+    }
+}
+
+fn of_image(error: &ImageError) -> Exit {
+    match error {
+        ImageError::Io { .. } | ImageError::Unreadable { .. } => Exit::Place,
+        _ => Exit::Damaged,
     }
 }
 

@@ -7,6 +7,7 @@ use super::super::quoted;
 use super::super::schema::{Field, Label, Schema, Shown, Type, Word};
 use super::super::tree::{Tree, Value};
 use super::{UNKNOWN, from_base64};
+use crate::wire::{self, WireError};
 
 /// Why JSON is not the message it should be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -53,6 +54,14 @@ pub enum JsonError {
         /// The text.
         text: String,
     },
+    /// What should be encoded fields is something else.
+    #[error("{UNKNOWN} of {message} holds no encoded fields: {source}")]
+    Encoding {
+        /// The message.
+        message: &'static str,
+        /// What is wrong.
+        source: WireError,
+    },
     /// Bytes are not base64.
     #[error("{field} is not base64")]
     Base64 {
@@ -72,9 +81,11 @@ impl JsonError {
                 "check the spelling; fields of newer releases of CRIU go, encoded, into _unknown"
             }
             Self::Missing { .. } => "add the field: CRIU refuses the image without it",
-            Self::Mismatch { .. } | Self::Range { .. } | Self::Text { .. } | Self::Base64 { .. } => {
-                "decode a real image of this kind to see what the field looks like"
-            }
+            Self::Mismatch { .. }
+            | Self::Range { .. }
+            | Self::Text { .. }
+            | Self::Encoding { .. }
+            | Self::Base64 { .. } => "decode a real image of this kind to see what the field looks like",
         }
     }
 }
@@ -101,6 +112,9 @@ pub fn tree_of(schema: &'static Schema, json: &Json) -> Result<Tree, JsonError> 
                         return Err(JsonError::Mismatch { field: UNKNOWN, found, expected: "text" });
                     }
                 };
+                if let Some(source) = wire::fields(&encoded).find_map(Result::err) {
+                    return Err(JsonError::Encoding { message: schema.name, source });
+                }
                 tree.push_unknown(&encoded);
             }
             None if name == "extra" || name.starts_with('_') => {}
