@@ -7,6 +7,7 @@ mod bench;
 mod chore;
 mod criu;
 mod demo;
+mod fuzz;
 #[cfg(test)]
 mod links;
 mod needs;
@@ -34,6 +35,8 @@ enum Command {
     Bench(bench::Args),
     /// Show the main job: real programs outlive their node.
     Demo(demo::Args),
+    /// Feed the parsers what no program writes.
+    Fuzz(fuzz::Args),
     /// Install what the tests need, then run all checks and all tests.
     Test(test::Args),
 }
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
         Command::Criu(args) => criu::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Demo(args) => demo::run(&args),
+        Command::Fuzz(args) => fuzz::run(&args),
         Command::Test(args) => test::run(&args),
     };
     match done {

@@ -1,6 +1,7 @@
 //! Sessions with a CRIU: a fake one always, a real one where `TORPOR_CRIU` names it.
 
 mod fake;
+mod images;
 mod pages;
 mod real;
 

@@ -188,6 +188,35 @@ fn images_of_every_kind_are_the_same_after_json() {
     }
 }
 
+/// What fuzzing starts from and what it has found: `fuzz/fuzz_targets/document.rs` does the same with more inputs.
+#[test]
+fn what_fuzzing_starts_from_comes_back() {
+    let seeds = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fuzz/seeds/document");
+    let mut images = 0;
+    for seed in std::fs::read_dir(seeds).unwrap() {
+        let path = seed.unwrap().path();
+        let bytes = std::fs::read(&path).unwrap();
+        let image = match bytes.as_slice() {
+            [0, kind, body @ ..] => {
+                let format = Format::all().nth(usize::from(*kind)).unwrap();
+                [ImageWriter::new(format.kind, Vec::new()).unwrap().into_inner(), body.to_vec()].concat()
+            }
+            [1, json @ ..] => {
+                let Ok(json) = serde_json::from_slice(json) else { continue };
+                let Ok(image) = encode(&json, Vec::new()) else { continue };
+                image
+            }
+            _ => continue,
+        };
+        images += 1;
+        match there_and_back(&image) {
+            Ok(turns) => assert!(turns.iter().all(|(_, again)| *again == image), "{}", path.display()),
+            Err(error) => assert!(!error.to_string().is_empty()),
+        }
+    }
+    assert!(images > 20, "{images}");
+}
+
 proptest! {
     #[test]
     fn hostile_images_end_in_an_error_or_come_back(
