@@ -225,7 +225,11 @@ fn fields(before: &Process, after: &Process) -> Vec<FieldChange> {
 
 /// Variables by name. One that is there several times is compared in the order in which it stands.
 fn environment(before: &Process, after: &Process, secrets: bool) -> Vec<VariableChange> {
-    let variables = |process: &Process| process.environment.clone().unwrap_or_default();
+    // A program that writes its title over its environment leaves nothing but zero bytes.
+    let there = |variable: &Variable| variable.name.is_some() || variable.length > 0;
+    let variables = |process: &Process| -> Vec<Variable> {
+        process.environment.iter().flatten().filter(|variable| there(variable)).cloned().collect()
+    };
     let changes = Changes::between(
         variables(before),
         variables(after),

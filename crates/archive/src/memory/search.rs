@@ -1,8 +1,9 @@
 //! Searching the memory of all processes at once.
 //!
 //! One thread reads, another looks. Every page is read once: shared memory is searched by itself, and its matches are reported for
-//! each process that has it mapped.
+//! each process that has it mapped. What can only be read in order is searched while it passes: see [`Passing`].
 
+use std::collections::BTreeMap;
 use std::sync::mpsc::sync_channel;
 
 use torpor_criu::image::Kind;
@@ -102,6 +103,15 @@ impl Search {
     /// # Errors
     /// Where there is no such process. Damage does not end it: see [`Found::problems`].
     pub fn run(&self, spaces: &AddressSpaces<'_>) -> Result<Found, MemoryError> {
+        self.run_after(spaces, &mut BTreeMap::new())
+    }
+
+    /// Searches what was not searched while it passed.
+    pub(super) fn run_after(
+        &self,
+        spaces: &AddressSpaces<'_>,
+        passed: &mut BTreeMap<Owner, Scanned>,
+    ) -> Result<Found, MemoryError> {
         let mut found = Found { counts: vec![0; self.patterns.len()], ..Found::default() };
         let pids: Vec<u32> = match self.pid {
             Some(pid) => vec![spaces.process(pid)?.pid],
@@ -116,14 +126,15 @@ impl Search {
         let targets = self.targets(spaces, pids);
         for target in &targets {
             if let Target::Process(pid) = *target
-                && let Err(problem) = self.process(spaces, pid, &mut shown, &mut found)
+                && let Err(problem) =
+                    self.process(spaces, pid, passed.remove(&Owner::Process(pid)), &mut shown, &mut found)
             {
                 found.problems.push(problem);
             }
         }
         for target in targets {
             if let Target::Shared(pages) = target
-                && let Err(problem) = self.shared(&pages, &shown, &mut found)
+                && let Err(problem) = self.shared(&pages, passed.remove(&pages.owner()), &shown, &mut found)
             {
                 found.problems.push(problem);
             }
@@ -170,6 +181,7 @@ impl Search {
         &self,
         spaces: &AddressSpaces<'_>,
         pid: u32,
+        passed: Option<Scanned>,
         shown: &mut Vec<Shown>,
         found: &mut Found,
     ) -> Result<(), MemoryError> {
@@ -185,20 +197,28 @@ impl Search {
         let own = |content| matches!(content, Content::Stored { owner: Owner::Process(_), .. });
         let takes = |extent: &super::Extent| own(extent.content) && self.filter.takes_extent(&space, extent);
         let stream = SpaceStream::new(&space, space.extents(0, u64::MAX), takes);
-        let (hits, problem) = self.scan(stream, found);
+        let scanned = passed.unwrap_or_else(|| self.scan(stream, found.matches.len()));
+        let (hits, problem) = found.count(scanned, self.limit);
         found.matches.extend(hits.into_iter().map(|hit| of_process(hit, &space)));
         problem.map_or(Ok(()), Err)
     }
 
     /// Searches shared memory, where a mapping that counts shows it.
-    fn shared(&self, pages: &Pages<'_>, shown: &[Shown], found: &mut Found) -> Result<(), MemoryError> {
+    fn shared(
+        &self,
+        pages: &Pages<'_>,
+        passed: Option<Scanned>,
+        shown: &[Shown],
+        found: &mut Found,
+    ) -> Result<(), MemoryError> {
         let Owner::Shared(id) = pages.owner() else { return Ok(()) };
         let everything = self.pid.is_none() && self.filter == Filter::default();
         let shown: Vec<_> = shown.iter().filter(|shown| shown.object == id).collect();
         if shown.is_empty() && !everything {
             return Ok(());
         }
-        let (hits, problem) = self.scan(PagesStream::new(pages), found);
+        let scanned = passed.unwrap_or_else(|| self.scan(PagesStream::new(pages), found.matches.len()));
+        let (hits, problem) = found.count(scanned, self.limit);
         for hit in hits {
             let before = found.matches.len();
             for Shown { pid, mapping, .. } in &shown {
@@ -223,9 +243,10 @@ impl Search {
         problem.map_or(Ok(()), Err)
     }
 
-    /// Reads here, looks in another thread.
-    fn scan(&self, mut stream: impl Stream, found: &mut Found) -> (Vec<Hit>, Option<MemoryError>) {
-        let limit = self.limit.saturating_sub(found.matches.len());
+    /// Reads here, looks in another thread. `kept` matches were kept already.
+    pub(super) fn scan(&self, mut stream: impl Stream, kept: usize) -> Scanned {
+        let limit = self.limit.saturating_sub(kept);
+        let mut searched = 0;
         let mut scanner = Scanner::new(&self.patterns, self.context, limit);
         let room = scanner.room();
         let (filled, to_scan) = sync_channel::<Batch>(1);
@@ -251,17 +272,44 @@ impl Search {
                     Ok(false) => return None,
                     Err(problem) => return Some(problem),
                 }
-                found.searched += batch.segments.iter().map(|segment| segment.length as u64).sum::<u64>();
+                searched += batch.segments.iter().map(|segment| segment.length as u64).sum::<u64>();
                 if filled.send(batch).is_err() {
                     break;
                 }
             }
             None
         });
-        for (count, more) in found.counts.iter_mut().zip(&scanner.counts) {
+        let Scanner { hits, counts, .. } = scanner;
+        Scanned { hits, counts, searched, problem }
+    }
+}
+
+/// What was found in the pages of one owner.
+#[derive(Debug)]
+pub(super) struct Scanned {
+    hits: Vec<Hit>,
+    counts: Vec<u64>,
+    searched: u64,
+    problem: Option<MemoryError>,
+}
+
+impl Scanned {
+    /// Matches that were kept.
+    pub(super) fn kept(&self) -> usize {
+        self.hits.len()
+    }
+}
+
+impl Found {
+    /// Counts what was found in the pages of one owner, and returns what of it is kept.
+    fn count(&mut self, scanned: Scanned, limit: usize) -> (Vec<Hit>, Option<MemoryError>) {
+        for (count, more) in self.counts.iter_mut().zip(&scanned.counts) {
             *count += more;
         }
-        (scanner.hits, problem)
+        self.searched += scanned.searched;
+        let mut hits = scanned.hits;
+        hits.truncate(limit.saturating_sub(self.matches.len()));
+        (hits, scanned.problem)
     }
 }
 

@@ -57,7 +57,7 @@ pub(super) trait Stream {
     fn next_part(&mut self, limit: u64) -> Result<Option<Part>, MemoryError>;
 
     /// Reads what [`Stream::next_part`] told.
-    fn read(&self, part: &Part, into: &mut [u8]) -> Result<(), MemoryError>;
+    fn read(&mut self, part: &Part, into: &mut [u8]) -> Result<(), MemoryError>;
 }
 
 /// Stored bytes, and where they are.
@@ -65,14 +65,14 @@ pub(super) trait Stream {
 pub(super) struct Part {
     pub(super) address: u64,
     pub(super) length: u64,
-    owner: Owner,
-    layer: usize,
-    offset: u64,
+    pub(super) owner: Owner,
+    pub(super) layer: usize,
+    pub(super) offset: u64,
 }
 
 impl Part {
     /// Cuts off the first bytes.
-    fn split(&mut self, limit: u64) -> Self {
+    pub(super) fn split(&mut self, limit: u64) -> Self {
         let first = Self { length: self.length.min(limit), ..*self };
         self.address += first.length;
         self.offset += first.length;
@@ -137,7 +137,7 @@ where
         }
     }
 
-    fn read(&self, part: &Part, into: &mut [u8]) -> Result<(), MemoryError> {
+    fn read(&mut self, part: &Part, into: &mut [u8]) -> Result<(), MemoryError> {
         self.space.read_stored(part.owner, part.layer, part.offset, into)
     }
 }
@@ -171,7 +171,7 @@ impl Stream for PagesStream<'_, '_> {
         }
     }
 
-    fn read(&self, part: &Part, into: &mut [u8]) -> Result<(), MemoryError> {
+    fn read(&mut self, part: &Part, into: &mut [u8]) -> Result<(), MemoryError> {
         self.pages.read(part.layer, part.offset, into)
     }
 }

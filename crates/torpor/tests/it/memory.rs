@@ -102,6 +102,25 @@ fn memory_is_measured_searched_shown_and_written_out() {
     let found = json(&["memory", "--search", "both-sides", "--kind", "stack"], &[images]);
     assert_eq!(found["sources"][0]["matches"].as_array().unwrap().len(), 0);
 
+    // The same from a pipe, in one pass.
+    let archive = program.path("archive.tar");
+    let packed = std::process::Command::new("tar")
+        .args(["--sort=name", "-cf"])
+        .arg(&archive)
+        .arg("-C")
+        .arg(images)
+        .arg(".")
+        .status();
+    assert!(packed.unwrap().success());
+    let piped = torpor(&["memory", "--search", "pass-word!", "--output", "json", "-"], &[])
+        .pipe_stdin(&archive)
+        .unwrap()
+        .assert()
+        .success();
+    let piped: Value = serde_json::from_slice(&piped.get_output().stdout).unwrap();
+    let found = json(&["memory", "--search", "pass-word!"], &[images]);
+    assert_eq!(piped["sources"][0]["matches"], found["sources"][0]["matches"]);
+
     // Every kind of pattern, and contents where they are asked for.
     for search in [
         ["--search-utf16", "wide-text"],
@@ -210,4 +229,8 @@ fn two_dumps_differ_in_what_the_program_changed() {
     let told = String::from_utf8(output.stdout).unwrap();
     assert!(told.contains("sockets") && !told.contains("memory:"), "{told}");
     torpor(&["diff"], &[&before, &program.path("nowhere")]).assert().code(3);
+
+    let tree =
+        torpor(&["diff", "--output", "tree"], &[&before, &after]).assert().code(1).get_output().clone();
+    assert!(String::from_utf8(tree.stdout).unwrap().contains("├── "));
 }

@@ -2,9 +2,12 @@
 
 use std::fmt::Write;
 
+use anyhow::Context;
 use serde::Serialize;
-use torpor_archive::memory::{AddressSpaces, Filter, Match, Pattern, Search, row};
+use torpor_archive::Checkpoint;
+use torpor_archive::memory::{AddressSpaces, Filter, Match, Passing, Pattern, Search, row};
 
+use super::super::failure;
 use super::super::output::{bytes, count, lines, plain, table};
 use super::super::tree::Node;
 use super::Exit;
@@ -130,29 +133,34 @@ pub(super) fn run(args: &super::Args, filter: Filter, patterns: Vec<Pattern>) ->
         limit: args.search.limit,
     };
     let mut shown = Shown { secrets: args.show_secrets, sources: Vec::new() };
-    let failed = args.each(|source, spaces| {
-        shown.sources.push(search_source(&search, source, spaces, args.show_secrets)?);
-        Ok(())
-    })?;
+    let mut failed = None;
+    for source in &args.sources {
+        match search_source(&search, args, source).with_context(|| format!("cannot search {source}")) {
+            Ok(found) => shown.sources.push(found),
+            Err(error) if args.sources.len() == 1 => return Err(error),
+            Err(error) => {
+                failure::report(&error);
+                failed.get_or_insert(failure::exit(&error));
+            }
+        }
+    }
     args.output.print(
         &shown,
         |shown| text(shown, args.search.context > 0),
         |shown| shown.sources.iter().map(tree).collect(),
     )?;
-    if let Some(error) = failed {
-        return Err(error);
+    if let Some(exit) = failed {
+        return Ok(exit);
     }
     let damaged = shown.sources.iter().any(|source| !source.problems.is_empty());
     Ok(if damaged { Exit::Damaged } else { Exit::Success })
 }
 
-fn search_source(
-    search: &Search,
-    source: &str,
-    spaces: &AddressSpaces<'_>,
-    secrets: bool,
-) -> anyhow::Result<ShownSource> {
-    let found = search.run(spaces)?;
+fn search_source(search: &Search, args: &super::Args, source: &str) -> anyhow::Result<ShownSource> {
+    let mut passing = Passing::new(search);
+    let checkpoint = Checkpoint::new(args.place.tapped(source, Some(&mut passing))?)?;
+    let spaces = &AddressSpaces::new(&checkpoint)?;
+    let found = passing.finish(spaces)?;
     let patterns = search.patterns.iter().zip(&found.counts);
     Ok(ShownSource {
         source: source.to_owned(),
@@ -160,13 +168,13 @@ fn search_source(
         patterns: patterns
             .map(|(pattern, count)| ShownPattern { pattern: pattern.given().to_owned(), count: *count })
             .collect(),
-        matches: found.matches.into_iter().map(|found| shown_match(found, spaces, secrets)).collect(),
-        problems: found.problems.into_iter().map(|problem| output_line(problem.into())).collect(),
+        matches: found
+            .matches
+            .into_iter()
+            .map(|found| shown_match(found, spaces, args.show_secrets))
+            .collect(),
+        problems: found.problems.into_iter().map(|problem| failure::sentence(&problem.into())).collect(),
     })
-}
-
-fn output_line(error: anyhow::Error) -> String {
-    super::super::failure::sentence(&error)
 }
 
 fn shown_match(found: Match, spaces: &AddressSpaces<'_>, secrets: bool) -> ShownMatch {
