@@ -17,6 +17,7 @@ use crate::Checkpoint;
 use crate::engine::{self, Changes, Container, Interface};
 use crate::memory::AddressSpaces;
 
+mod addresses;
 mod cgroups;
 mod credentials;
 mod descriptors;

@@ -103,6 +103,14 @@ impl<'a> Images<'a> {
         }
     }
 
+    /// The whole of an image that has no entries; none where there is no such image.
+    pub(super) fn raw(&self, kind: Kind, id: u64) -> Option<Vec<u8>> {
+        /// Far beyond what devices of a container need.
+        const MOST: u64 = 1 << 20;
+        let entry = self.entries.get(&(kind, id))?;
+        self.checkpoint.bytes(entry, MOST).map_err(|error| self.note(&entry.name, &error)).ok()
+    }
+
     /// The first entry of an image without which the checkpoint is not whole.
     pub(super) fn needed<M: Record>(&self, id: u64) -> Option<M> {
         if !self.entries.contains_key(&(M::KIND, id)) {

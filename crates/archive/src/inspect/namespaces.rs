@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use torpor_criu::image::Kind;
 use torpor_criu::image::namespace::{
     IdRange as ImageRange, NetworkDevice as ImageDevice, PidNamespace, TimeNamespace, UserNamespace,
     UtsNamespace,
 };
 use torpor_criu::image::process::Ids;
 
+use super::addresses::{Found, addresses};
 use super::images::Images;
 
 /// A namespace that processes of the checkpoint were in.
@@ -79,6 +81,9 @@ pub struct Device {
     pub up: bool,
     /// Largest packet, in bytes.
     pub mtu: u32,
+    /// Addresses with the lengths of their prefixes, as `10.0.0.2/24`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<String>,
     /// The hardware address, as `02:42:…`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hardware_address: Option<String>,
@@ -170,7 +175,10 @@ fn with_contents(images: &Images<'_>, mut namespace: Namespace) -> Namespace {
                 }
             });
         }
-        "net" => images.each::<ImageDevice>(id, |device| namespace.devices.push(self::device(device))),
+        "net" => {
+            let addresses = images.raw(Kind::Addresses, id).map(|file| addresses(&file)).unwrap_or_default();
+            images.each::<ImageDevice>(id, |device| namespace.devices.push(self::device(device, &addresses)));
+        }
         "pid" => namespace.external = images.one::<PidNamespace>(id).and_then(|found| found.ext_key),
         _ => {}
     }
@@ -181,7 +189,7 @@ fn range(range: &ImageRange) -> IdRange {
     IdRange { inside: range.first, outside: range.lower_first, count: range.count }
 }
 
-fn device(device: ImageDevice) -> Device {
+fn device(device: ImageDevice, found: &[Found]) -> Device {
     let address = device.address.filter(|address| address.iter().any(|byte| *byte != 0));
     Device {
         kind: match device.r#type {
@@ -199,6 +207,11 @@ fn device(device: ImageDevice) -> Device {
         mtu: device.mtu,
         hardware_address: address
             .map(|address| address.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":")),
+        addresses: found
+            .iter()
+            .filter(|found| found.device == device.ifindex)
+            .map(|found| found.address.clone())
+            .collect(),
         name: device.name,
     }
 }

@@ -242,10 +242,11 @@ pub(crate) fn namespace(namespace: &Namespace) -> String {
         }
     }
     for device in &namespace.devices {
-        let address =
-            device.hardware_address.as_ref().map(|address| format!(" {address}")).unwrap_or_default();
         let state = if device.up { "up" } else { "down" };
-        known.push(format!("{} ({}, {state}, mtu {}){address}", device.name, device.kind, device.mtu));
+        let mut told = vec![format!("{} ({}, {state}, mtu {})", device.name, device.kind, device.mtu)];
+        told.extend(device.hardware_address.clone());
+        told.extend(device.addresses.iter().cloned());
+        known.push(told.join(" "));
     }
     if let Some(clocks) = &namespace.clocks {
         known.push(format!("up for {}", duration_us(clocks.boottime_ns / 1000)));
