@@ -2,6 +2,7 @@
 
 mod check;
 mod checkpoint;
+mod checkpointctl;
 mod completions;
 mod control;
 mod crik;
@@ -106,6 +107,9 @@ impl Command {
 ///
 /// A failure is printed as `error: …` followed, where a remedy is known, by `help: …`.
 pub(crate) fn main(arguments: Vec<OsString>) -> ExitCode {
+    if checkpointctl::is_called(&arguments) {
+        return checkpointctl::main(arguments);
+    }
     if crik::is_called(&arguments) {
         return typed::<crik::Crik>(arguments, |typed| {
             logging::start(&logging::Args::of_crik(typed.debug));
