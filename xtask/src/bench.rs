@@ -5,6 +5,7 @@
 
 mod figures;
 mod freeze;
+mod inspect;
 mod memory;
 mod store;
 mod subject;
@@ -26,6 +27,8 @@ pub(crate) struct Args {
 enum What {
     /// How long a program stands still, against `criu dump` to disk and to tmpfs.
     Freeze(freeze::Args),
+    /// How long it takes to look into an archive, against checkpointctl.
+    Inspect(inspect::Args),
     /// How much ten generations take, against ten compressed tars.
     Store(store::Args),
 }
@@ -92,6 +95,7 @@ impl Tools {
 pub(crate) fn run(args: &Args) -> Result<()> {
     match &args.what {
         What::Freeze(args) => freeze::run(args),
+        What::Inspect(args) => inspect::run(args),
         What::Store(args) => store::run(args),
     }
 }

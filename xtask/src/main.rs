@@ -8,6 +8,7 @@ mod chore;
 mod criu;
 mod demo;
 mod fuzz;
+mod lab;
 #[cfg(test)]
 mod links;
 mod needs;
@@ -37,6 +38,8 @@ enum Command {
     Demo(demo::Args),
     /// Feed the parsers what no program writes.
     Fuzz(fuzz::Args),
+    /// Make a root for lab hosts, on which real container engines run; prints its path.
+    Lab(lab::Args),
     /// Install what the tests need, then run all checks and all tests.
     Test(test::Args),
 }
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
+        Command::Lab(args) => lab::run(&args),
         Command::Test(args) => test::run(&args),
     };
     match done {

@@ -37,8 +37,12 @@ pub(crate) const TESTS: &[Need] = &[
     need("gdb", "gdb"),
 ];
 
-/// What benchmarks compare with.
-pub(crate) const BENCH: &[Need] = &[need("zstd", "zstd"), need("tar", "tar")];
+/// What benchmarks compare with, and measure with.
+pub(crate) const BENCH: &[Need] =
+    &[need("zstd", "zstd"), need("tar", "tar"), need("python3", "python3"), need("strace", "strace")];
+
+/// What makes the root of lab hosts.
+pub(crate) const LAB: &[Need] = &[need("debootstrap", "debootstrap")];
 
 /// What the demonstration shows.
 pub(crate) const DEMO: &[Need] = &[

@@ -5,7 +5,7 @@ use std::process::Command;
 use anyhow::Result;
 
 use crate::chore::{self, cargo};
-use crate::{criu, needs};
+use crate::{criu, lab, needs};
 
 /// What proptest makes its inputs from. Unset, it takes new ones for each run.
 const SEED: &str = "PROPTEST_RNG_SEED";
@@ -21,6 +21,9 @@ pub(crate) struct Args {
     /// Only the tests: no formatting, lints or documentation.
     #[arg(long)]
     only_tests: bool,
+    /// Also test checkpoints that runc, crun, Podman and containerd make, on lab hosts (`cargo xtask lab`).
+    #[arg(long)]
+    engines: bool,
     /// Passed on to the test runner (names of tests, and its options).
     #[arg(last = true, value_name = "FILTER")]
     filter: Vec<String>,
@@ -32,8 +35,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     chore::step("finding a CRIU that works here");
     let criu = criu::ensure(&criu::Args::default())?;
+    let lab = args.engines.then(|| lab::ensure(&lab::Args::default())).transpose()?;
     if args.prepare {
         println!("export TORPOR_CRIU={}", criu.display());
+        if let Some(lab) = lab {
+            println!("export TORPOR_LAB={}", lab.display());
+        }
         return Ok(());
     }
     components(args)?;
@@ -57,6 +64,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         tests.args(&args.filter);
     } else {
         tests.args(["test", "--workspace", "--no-fail-fast", "--"]).args(&args.filter);
+    }
+    if let Some(lab) = lab {
+        tests.env("TORPOR_LAB", lab);
     }
     chore::run(tests.env("TORPOR_CRIU", &criu))?;
     if args.only_tests {

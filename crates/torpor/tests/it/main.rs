@@ -5,6 +5,7 @@ mod container;
 mod control;
 mod doctor;
 mod dump;
+mod engines;
 mod inspect;
 mod kills;
 mod memory;

@@ -1,0 +1,175 @@
+//! Checkpoints of real containers: runc, crun, Podman and containerd make them, on a lab host (`cargo xtask lab`).
+//!
+//! Under test is what is told about them. `TORPOR_LAB` names the root of lab hosts; without it these tests are skipped.
+
+mod lab;
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+use torpor_archive::Checkpoint;
+use torpor_archive::source::{self, EntryKind, Place};
+use torpor_criu::image::document::{Decoder, Payloads, encode, write_json};
+use torpor_criu::image::json::{Json, Layout};
+use torpor_criu::image::presentation::Style;
+use torpor_criu::image::{Framing, Limits, Name};
+
+use lab::Lab;
+
+/// What the worker writes at the end of its memory.
+const NEEDLE: &str = "needle-in-haystack!";
+
+/// Runs Torpor, under its own or another name, and returns what it prints.
+#[track_caller]
+fn says(lab: &Lab, name: &str, arguments: &[&str]) -> String {
+    let output = Command::new(lab.called(name)).args(arguments).output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{name} {arguments:?}: {}\n{errors}", output.status);
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Decodes every image that has entries, encodes it again, and holds the bytes against each other.
+#[track_caller]
+fn images_survive_json(place: &Path) {
+    let checkpoint = Checkpoint::new(source::open(&Place::Path(place.to_owned())).unwrap()).unwrap();
+    let mut count = 0;
+    for entry in checkpoint.entries().iter().filter(|entry| entry.kind == EntryKind::File) {
+        let file = entry.name.rsplit('/').next().unwrap_or_default();
+        let Some(name) = Name::parse(file) else { continue };
+        if name.kind.description().framing == Framing::Raw {
+            continue;
+        }
+        let image = checkpoint.bytes(entry, 1 << 26).unwrap();
+        let mut decoder = Decoder::new(&image[..], Style::Plain, Payloads::Whole, Limits::default())
+            .unwrap_or_else(|error| panic!("{}: {error}", entry.name));
+        let mut json = Vec::new();
+        write_json(&mut decoder, Layout::Line, &mut json)
+            .unwrap_or_else(|error| panic!("{}: {error}", entry.name));
+        let json: Json = serde_json::from_slice(&json).unwrap();
+        let again = encode(&json, Vec::new()).unwrap_or_else(|error| panic!("{}: {error}", entry.name));
+        assert!(again == image, "{} comes back with other bytes", entry.name);
+        count += 1;
+    }
+    assert!(count > 15, "only {count} images in {}", place.display());
+}
+
+/// What checkpointctl's JSON says of the worker, whoever ran it.
+#[track_caller]
+fn is_the_worker(document: &Value, engine: &str, image: &str) {
+    assert_eq!(document["engine"], engine);
+    assert_eq!(document["container_name"], "worker");
+    assert_eq!(document["image"], image);
+    let process = &document["process_tree"];
+    assert_eq!(process["command"], "python3");
+    assert_eq!(process["cmdline"], "/bin/python3 /worker.py 2 ");
+    assert_eq!(process["environment_variables"]["PASSWORD"], "hunter2");
+    assert_eq!(process["children"][0]["command"], "sleep");
+    let paths: Vec<_> = document["file_descriptors"][0]["open_files"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|file| file["path"].as_str().unwrap())
+        .collect();
+    for path in ["/data/progress.log", "/data/deleted-while-open"] {
+        assert!(paths.contains(&path), "{paths:?}");
+    }
+    let sockets = document["sockets"][0]["open_sockets"].as_array().unwrap();
+    let listens = |socket: &&Value| socket["data"]["state"] == "LISTEN" && socket["data"]["src_port"] == 7070;
+    assert!(sockets.iter().any(|socket| listens(&socket)), "{sockets:?}");
+    assert!(sockets.iter().any(|socket| socket["data"]["address"] == "/data/worker.sock"), "{sockets:?}");
+    assert_eq!(document["mounts"][0]["destination"], "/proc");
+    assert!(document["statistics"]["pages_written"].as_u64().unwrap() > 100);
+}
+
+fn documents(lab: &Lab, archive: &str) -> Value {
+    let json = says(lab, "checkpointctl", &["inspect", "--all", "--format", "json", archive]);
+    serde_json::from_str::<Value>(&json).unwrap()[0].clone()
+}
+
+/// What Torpor's own commands say of any checkpoint of the worker.
+#[track_caller]
+fn torpor_tells_of_the_worker(lab: &Lab, place: &str) {
+    let json = says(lab, "torpor", &["inspect", "--all", "--show-secrets", "--output", "json", place]);
+    for wanted in ["/worker.py", "hunter2", "/data/progress.log", "/data/worker.sock", "7070"] {
+        assert!(json.contains(wanted), "{wanted} is missing in {json}");
+    }
+    assert!(!says(lab, "torpor", &["inspect", "--all", place]).contains("hunter2"));
+    says(lab, "torpor", &["check", place]);
+}
+
+#[test]
+fn podmans_archives_of_each_compression() {
+    let Some(lab) = Lab::new() else { return };
+    lab.checkpoint("podman");
+    for kind in ["tar", "tar.gz", "tar.zst"] {
+        let archive = lab.made(&format!("podman.{kind}"));
+        let name = archive.to_str().unwrap();
+        is_the_worker(&documents(&lab, name), "Podman", "localhost/worker:1");
+        assert_eq!(says(&lab, "checkpointctl", &["show", name]), lab.said(&format!("show-podman.{kind}")));
+        let found = says(&lab, "checkpointctl", &["memparse", "-p", "1", "-s", NEEDLE, name]);
+        assert!(found.contains(NEEDLE), "{found}");
+        images_survive_json(&archive);
+        torpor_tells_of_the_worker(&lab, name);
+    }
+}
+
+#[test]
+fn an_image_of_podmans_archive_is_a_checkpoint_for_each_engine() {
+    let Some(lab) = Lab::new() else { return };
+    lab.checkpoint("podman");
+    let archive = lab.made("podman.tar.zst");
+    let layout = lab.made("layout");
+    let target = format!("oci:{}:v1", layout.display());
+    let said = says(&lab, "checkpointctl", &["build", archive.to_str().unwrap(), &target]);
+    for annotation in [
+        "org.criu.checkpoint.container.name=worker",
+        "io.podman.annotations.checkpoint.runtime.name=runc",
+        "io.kubernetes.cri-o.annotations.checkpoint.name=worker",
+    ] {
+        assert!(said.contains(annotation), "{said}");
+    }
+    // Skopeo reads every blob, and refuses one whose digest or size is another.
+    let copied = lab.made("copied");
+    let to = format!("dir:{}", copied.display());
+    lab.run(&["skopeo", "copy", "-q", &target, &to]);
+    assert!(copied.join("manifest.json").exists());
+}
+
+#[test]
+fn containerds_archive_made_through_cri() {
+    let Some(lab) = Lab::new() else { return };
+    lab.checkpoint("containerd");
+    let archive = lab.made("containerd.tar");
+    let name = archive.to_str().unwrap();
+    let document = documents(&lab, name);
+    is_the_worker(&document, "containerd", "localhost/worker:1");
+    assert_eq!(document["metadata"]["pod_name"], "pod-a");
+    assert_eq!(document["metadata"]["kubernetes_namespace"], "shop");
+    assert_eq!(says(&lab, "checkpointctl", &["show", name]), lab.said("show-containerd.tar"));
+    images_survive_json(&archive);
+    torpor_tells_of_the_worker(&lab, name);
+}
+
+#[test]
+fn images_of_runc() {
+    images_of("runc");
+}
+
+#[test]
+fn images_of_crun() {
+    images_of("crun");
+}
+
+/// A runtime by itself writes a directory of images.
+#[track_caller]
+fn images_of(runtime: &str) {
+    let Some(lab) = Lab::new() else { return };
+    lab.checkpoint(runtime);
+    let directory = lab.made(runtime);
+    images_survive_json(&directory);
+    let json = says(&lab, "torpor", &["inspect", "--all", "--output", "json", directory.to_str().unwrap()]);
+    for wanted in ["/worker.py", "/data/progress.log", "/data/worker.sock"] {
+        assert!(json.contains(wanted), "{wanted} is missing in {json}");
+    }
+}

@@ -1,0 +1,80 @@
+"""Speaks as much CRI as a checkpoint needs, through curl: cri.py IMAGE ARCHIVE [ARGUMENT...]
+
+Runs the pod shop/pod-a with a container "worker", waits until it says "ready", checkpoints it, and removes the pod. Numbers are
+those of the CRI's fields (kubernetes/cri-api, runtime.v1).
+"""
+import os
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+
+SOCKET = "/run/containerd/containerd.sock"
+LOGS = "/var/log/pods/shop_pod-a"
+
+
+def varint(number):
+    out = b""
+    while True:
+        low, number = number & 127, number >> 7
+        out += bytes([low | (128 if number else 0)])
+        if not number:
+            return out
+
+
+def field(number, value):
+    if isinstance(value, int):
+        return varint(number << 3) + varint(value)
+    value = value.encode() if isinstance(value, str) else value
+    return varint(number << 3 | 2) + varint(len(value)) + value
+
+
+def first_string(message):
+    """The first field of an answer: every one that is needed is a short string."""
+    return message[2 : 2 + message[1]].decode()
+
+
+def call(method, message):
+    with tempfile.NamedTemporaryFile() as body, tempfile.NamedTemporaryFile() as head:
+        body.write(b"\0" + struct.pack(">I", len(message)) + message)
+        body.flush()
+        words = ["curl", "-sS", "--unix-socket", SOCKET, "--http2-prior-knowledge", "-H", "content-type: application/grpc"]
+        words += ["-H", "te: trailers", "--data-binary", "@" + body.name, "-D", head.name]
+        answer = subprocess.run(words + [f"http://localhost/runtime.v1.RuntimeService/{method}"], stdout=subprocess.PIPE).stdout
+        said = open(head.name).read()
+        if "grpc-status: 0" not in said:
+            sys.exit(f"{method} failed: {said}")
+        return answer[5:]
+
+
+def pair(key, value):
+    return field(1, key) + field(2, value)
+
+
+image, archive, arguments = sys.argv[1], sys.argv[2], sys.argv[3:]
+os.makedirs(LOGS, exist_ok=True)
+# Namespaces: network and IPC of the pod, PIDs of the container.
+namespaces = field(1, 0) + field(2, 1) + field(3, 0)
+identity = field(1, "pod-a") + field(2, "uid-1") + field(3, "shop") + field(4, 0)
+sandbox = field(1, identity) + field(2, "pod-a") + field(3, LOGS) + field(6, pair("app", "web"))
+sandbox += field(8, field(1, "/" + os.environ["LAB_NAME"]) + field(2, field(1, namespaces)))
+pod = first_string(call("RunPodSandbox", field(1, sandbox)))
+container = field(1, field(1, "worker") + field(2, 0)) + field(2, field(1, image))
+container += b"".join(field(4, argument) for argument in arguments)
+# containerd does not let CRIU dump established connections.
+for variable in [("COLOUR", "blue"), ("PASSWORD", "hunter2"), ("ALONE", "1")]:
+    container += field(6, pair(*variable))
+container += field(9, pair("io.kubernetes.container.name", "worker")) + field(11, "worker.log")
+container += field(15, field(2, field(3, namespaces)))
+try:
+    name = first_string(call("CreateContainer", field(1, pod) + field(2, container) + field(3, sandbox)))
+    call("StartContainer", field(1, name))
+    for _ in range(600):
+        if os.path.exists(LOGS + "/worker.log") and "ready" in open(LOGS + "/worker.log").read():
+            break
+        time.sleep(0.1)
+    call("CheckpointContainer", field(1, name) + field(2, archive) + field(3, 120))
+finally:
+    call("StopPodSandbox", field(1, pod))
+    call("RemovePodSandbox", field(1, pod))

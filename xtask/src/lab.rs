@@ -1,0 +1,64 @@
+//! Lab hosts: a root with real container engines of Debian's, and commands run in it.
+//!
+//! The scripts are in `xtask/lab`. Tests run them too, so that both see the same hosts.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Result, bail};
+
+use crate::{chore, needs, workspace};
+
+/// Where a root may be that was made for all trees of a machine.
+const SHARED: &str = "/var/lib/torpor-lab/root";
+
+#[derive(Debug, Default, clap::Args)]
+pub(crate) struct Args {
+    /// Where it is, or is to be [default: what `TORPOR_LAB` says, a root for the whole machine, `lab/root` in the build directory].
+    #[arg(long, value_name = "DIR")]
+    root: Option<PathBuf>,
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    println!("{}", ensure(args)?.display());
+    Ok(())
+}
+
+/// Finds the root, or makes it, which takes some minutes and 2 GB.
+pub(crate) fn ensure(args: &Args) -> Result<PathBuf> {
+    if !chore::is_root() {
+        bail!("lab hosts need root: run this with sudo");
+    }
+    let given = args.root.clone().or_else(|| std::env::var_os("TORPOR_LAB").map(PathBuf::from));
+    let shared = || Path::new(SHARED).join(".complete").exists().then(|| PathBuf::from(SHARED));
+    let root = given.or_else(shared).unwrap_or_else(|| workspace::target().join("lab/root"));
+    if !root.join("var/lib/images/worker.tar").exists() {
+        needs::install(needs::LAB)?;
+        chore::step("making a root for lab hosts");
+        chore::run_plain(Command::new(scripts().join("root")).arg(&root))?;
+    }
+    Ok(root)
+}
+
+/// The directory of the scripts.
+fn scripts() -> PathBuf {
+    workspace::root().join("xtask/lab")
+}
+
+/// Runs the worker with `mib` MiB of memory under Podman on a lab host, and leaves an archive of each compression named
+/// (`none`, `gzip`, `zstd`) in `directory/made`.
+pub(crate) fn podman(root: &Path, directory: &Path, mib: u32, compressions: &str) -> Result<()> {
+    let lab = directory.join("lab");
+    for made in [&lab, &directory.join("made")] {
+        std::fs::create_dir_all(made)?;
+    }
+    for script in std::fs::read_dir(scripts())? {
+        let script = script?;
+        std::fs::copy(script.path(), lab.join(script.file_name()))?;
+    }
+    let mut host = Command::new(lab.join("host"));
+    host.arg(root).arg(directory).arg("env").arg(format!("LAB_ONLY={compressions}"));
+    host.arg(lab.join("checkpoint")).arg("podman").arg(directory.join("made")).arg(mib.to_string());
+    chore::capture(&mut host)?;
+    Ok(())
+}
