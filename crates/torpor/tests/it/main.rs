@@ -6,6 +6,7 @@ mod control;
 mod doctor;
 mod dump;
 mod engines;
+mod image;
 mod inspect;
 mod kills;
 mod memory;
