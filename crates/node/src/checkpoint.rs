@@ -37,7 +37,7 @@ use crate::{budget, process_tree, volumes};
 mod check;
 mod error;
 mod order;
-mod pages;
+pub(crate) mod pages;
 
 pub use check::{Ability, Obstacle, Sockets};
 pub use error::CheckpointError;
@@ -451,7 +451,7 @@ fn dump_options(subject: &Subject<'_>, order: &Order, ability: &Ability, images:
 }
 
 /// Takes CRIU's images into the draft: everything it wrote but its log.
-fn take_images(directory: &Path, draft: &mut Draft) -> Result<(), CheckpointError> {
+pub(crate) fn take_images(directory: &Path, draft: &mut Draft) -> Result<(), CheckpointError> {
     let failed = CheckpointError::staging(directory);
     let mut names: Vec<_> = std::fs::read_dir(directory)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)

@@ -7,10 +7,12 @@
 
 use std::fmt;
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
+use crate::container::freezer::Freezer;
 use crate::network_lock::Mark;
 use crate::sys::process;
 use crate::{network_lock, process_tree};
@@ -25,7 +27,7 @@ const ROLL_BACK: Duration = Duration::from_secs(3);
 const LOOK: Duration = Duration::from_millis(20);
 
 /// What is at stake.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Watch {
     /// A dump is under way: this CRIU holds the tree below this process.
     Dump {
@@ -33,6 +35,15 @@ pub enum Watch {
         criu: i32,
         /// The root of the tree.
         root: i32,
+    },
+    /// A dump of a container is under way.
+    Container {
+        /// CRIU's PID.
+        criu: i32,
+        /// The container's first process.
+        root: i32,
+        /// The directory of the control group that freezes it.
+        freezer: Option<PathBuf>,
     },
     /// A restore is under way: what this CRIU makes is not yet a program.
     Restore {
@@ -49,6 +60,10 @@ impl fmt::Display for Watch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Watch::Dump { criu, root } => write!(f, "dump {criu} {root}"),
+            Watch::Container { criu, root, freezer: None } => write!(f, "container {criu} {root}"),
+            Watch::Container { criu, root, freezer: Some(freezer) } => {
+                write!(f, "container {criu} {root} {}", freezer.display())
+            }
             Watch::Restore { criu, root } => write!(f, "restore {criu} {root}"),
             Watch::Nothing => f.write_str("nothing"),
         }
@@ -65,9 +80,12 @@ impl FromStr for Watch {
 
     fn from_str(line: &str) -> Result<Self, Self::Err> {
         let pid = |word: &str| word.parse::<i32>().ok().filter(|pid| *pid > 1);
-        let words: Vec<&str> = line.split_ascii_whitespace().collect();
+        let words: Vec<&str> = line.splitn(4, ' ').collect();
         let watch = match words.as_slice() {
             ["dump", criu, root] => pid(criu).zip(pid(root)).map(|(criu, root)| Watch::Dump { criu, root }),
+            ["container", criu, root, freezer @ ..] => pid(criu).zip(pid(root)).map(|(criu, root)| {
+                Watch::Container { criu, root, freezer: freezer.first().map(PathBuf::from) }
+            }),
             ["restore", criu, root] => {
                 pid(criu).zip(pid(root)).map(|(criu, root)| Watch::Restore { criu, root })
             }
@@ -148,6 +166,11 @@ pub fn stand(line: impl Read) -> io::Result<Outcome> {
             let woken = release(root);
             Outcome::Released { rolled_back, woken }
         }
+        Watch::Container { criu, root, freezer } => {
+            let rolled_back = end_of(criu);
+            let woken = crate::container::release(root, freezer.map(Freezer::new).as_ref());
+            Outcome::Released { rolled_back, woken }
+        }
         Watch::Restore { criu, root } => {
             let rolled_back = end_of(criu);
             // Half made or whole: nobody is there to pass on its end. The next start restores it again.
@@ -213,9 +236,18 @@ mod tests {
 
     #[test]
     fn a_watch_is_told_in_a_line() {
-        for watch in
-            [Watch::Nothing, Watch::Restore { criu: 7, root: 10_000 }, Watch::Dump { criu: 12, root: 10_000 }]
-        {
+        let container = |freezer: Option<&str>| Watch::Container {
+            criu: 12,
+            root: 99,
+            freezer: freezer.map(PathBuf::from),
+        };
+        for watch in [
+            Watch::Nothing,
+            Watch::Restore { criu: 7, root: 10_000 },
+            Watch::Dump { criu: 12, root: 10_000 },
+            container(None),
+            container(Some("/sys/fs/cgroup/a group")),
+        ] {
             assert_eq!(watch.to_string().parse(), Ok(watch));
         }
         for line in ["", "dump", "dump 1 2", "dump 5 x", "dump -1 5", "kill 5"] {

@@ -6,6 +6,7 @@ pub mod capabilities;
 pub mod checkpoint;
 pub mod children;
 pub mod config;
+pub mod container;
 pub mod control;
 pub mod cpu_baseline;
 pub mod criu_bundle;

@@ -104,6 +104,21 @@ fn criu_is_here() -> bool {
     names.filter(|name| name.starts_with(|first: char| first.is_ascii_digit())).any(|name| is_criu(&name))
 }
 
+/// As [`remove`], in the network namespace of another process, where this one's own mark is not.
+///
+/// # Errors
+/// As [`remove`], and where its namespace cannot be entered.
+pub fn remove_in_namespace_of(pid: i32) -> io::Result<usize> {
+    let namespace = std::fs::File::open(format!("/proc/{pid}/ns/net"))?;
+    // A thread of its own, which is in that namespace until its end.
+    let thread = std::thread::Builder::new().name("network-lock".into()).spawn(move || {
+        let kind = rustix::thread::LinkNameSpaceType::Network;
+        rustix::thread::move_into_link_name_space(namespace.as_fd(), Some(kind))?;
+        remove_but(0, |_| false)
+    })?;
+    thread.join().map_err(|_| io::Error::other("the thread has panicked"))?
+}
+
 /// Takes the TCP sockets of these processes out of repair mode, in which they answer nobody. Returns how many were.
 ///
 /// # Errors
@@ -256,6 +271,13 @@ mod tests {
     fn an_error_is_one_unless_it_is_zero() {
         assert!(check(&0i32.to_ne_bytes()).is_ok());
         assert_eq!(check(&(-libc::EPERM).to_ne_bytes()).unwrap_err().raw_os_error(), Some(libc::EPERM));
+    }
+
+    #[test]
+    fn there_is_no_lock_in_this_namespace() {
+        if rustix::process::geteuid().is_root() {
+            assert_eq!(remove_in_namespace_of(std::process::id() as i32).unwrap(), 0);
+        }
     }
 
     #[test]

@@ -24,6 +24,13 @@ pub fn parent(pid: i32) -> Option<i32> {
     after_name(&stat)?.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
+/// When a process was started, in clock ticks since boot; with its PID this tells it from any other. None where it is gone.
+#[must_use]
+pub fn started(pid: i32) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    after_name(&stat)?.split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
 /// Bytes of memory of a process that are in use and not shared with a file: what a capture has to copy at most. None
 /// where it is gone.
 #[must_use]

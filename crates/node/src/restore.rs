@@ -33,7 +33,7 @@ use crate::{addresses, launch, process_tree};
 
 pub mod check;
 mod error;
-mod watchdog;
+pub(crate) mod watchdog;
 
 pub use check::{Misfit, Site};
 pub use error::RestoreError;

@@ -25,6 +25,7 @@ mod pin;
 mod place;
 mod prune;
 mod report;
+mod restore;
 mod rm;
 mod run;
 mod show;
@@ -56,6 +57,7 @@ enum Command {
     Run(run::Args),
     Check(check::Args),
     Checkpoint(checkpoint::Args),
+    Restore(restore::Args),
     Wait(wait::Args),
     Ls(ls::Args),
     Show(show::Args),
@@ -82,6 +84,7 @@ impl Command {
             Command::Run(args) => run::run(args),
             Command::Check(args) => check::run(&args),
             Command::Checkpoint(args) => checkpoint::run(&args),
+            Command::Restore(args) => restore::run(&args),
             Command::Wait(args) => wait::run(&args),
             Command::Ls(args) => ls::run(&args),
             Command::Show(args) => show::run(&args),

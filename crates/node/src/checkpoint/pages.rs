@@ -10,7 +10,7 @@ use torpor_store::{Draft, MemoryId};
 use super::order::Order;
 
 /// A sink that gives pages to a draft as they come, and stops when the order's time is over: CRIU then rolls back.
-pub(super) struct PagesIntoDraft<'a> {
+pub(crate) struct PagesIntoDraft<'a> {
     draft: Draft,
     order: &'a Order,
     /// When the first memory came: all tasks stood still then.
@@ -18,11 +18,11 @@ pub(super) struct PagesIntoDraft<'a> {
 }
 
 impl<'a> PagesIntoDraft<'a> {
-    pub(super) fn new(draft: Draft, order: &'a Order, frozen: &'a OnceLock<Instant>) -> Self {
+    pub(crate) fn new(draft: Draft, order: &'a Order, frozen: &'a OnceLock<Instant>) -> Self {
         PagesIntoDraft { draft, order, frozen }
     }
 
-    pub(super) fn into_draft(self) -> Draft {
+    pub(crate) fn into_draft(self) -> Draft {
         self.draft
     }
 }

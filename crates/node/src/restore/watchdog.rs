@@ -10,13 +10,13 @@ use torpor_criu::session::Process;
 
 /// Watches one CRIU until it is dismissed or dropped.
 #[derive(Debug)]
-pub(super) struct Watchdog {
+pub(crate) struct Watchdog {
     stop: Sender<()>,
     thread: JoinHandle<bool>,
 }
 
 impl Watchdog {
-    pub(super) fn watch(criu: Arc<Process>, patience: Duration) -> io::Result<Watchdog> {
+    pub(crate) fn watch(criu: Arc<Process>, patience: Duration) -> io::Result<Watchdog> {
         let (stop, stopped) = mpsc::channel();
         let thread = std::thread::Builder::new().name("watchdog".into()).spawn(move || {
             let bites = stopped.recv_timeout(patience) == Err(RecvTimeoutError::Timeout);
@@ -29,7 +29,7 @@ impl Watchdog {
     }
 
     /// Returns whether it had to kill.
-    pub(super) fn dismiss(self) -> bool {
+    pub(crate) fn dismiss(self) -> bool {
         drop(self.stop);
         self.thread.join().unwrap_or(false)
     }

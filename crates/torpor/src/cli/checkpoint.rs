@@ -1,22 +1,32 @@
-//! `torpor checkpoint`: have a running program's torpor make a checkpoint, from here or another container.
+//! `torpor checkpoint`: have a running program's torpor make a checkpoint, from here or another container; or make one
+//! of a container that knows nothing of Torpor.
+
+mod container;
 
 use serde::Serialize;
+use torpor_node::container::Query;
 use torpor_node::control::{Client, Outcome, Request};
 
 use super::failure::Failure;
 use super::{Exit, control, output};
 
-/// Checkpoint a program that runs under `torpor run`
+/// Checkpoint a program that runs under `torpor run`, or a container
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
+    /// A container on this machine, whoever started it: container:ID-OR-NAME, or pod:NAMESPACE/POD[/CONTAINER].
+    /// Without it, a program that runs under `torpor run`.
+    #[arg(value_name = "TARGET")]
+    target: Option<Query>,
     #[command(flatten)]
     wrapper: control::Args,
     /// Let the program run on. Without it, the program ends with its checkpoint and goes on at its next start.
     #[arg(long)]
     leave_running: bool,
     /// Make a checkpoint that is restored many times: connections are closed in it. The program runs on.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "target")]
     template: bool,
+    #[command(flatten)]
+    container: container::Args,
     #[command(flatten)]
     output: output::Args,
 }
@@ -38,6 +48,9 @@ struct Took {
 
 /// Asks for it and tells how it went.
 pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
+    if let Some(query) = &args.target {
+        return container::run(query, args);
+    }
     let client = Client::connect(&args.wrapper.socket()?)?;
     let request =
         Request::Checkpoint { leave_running: args.leave_running || args.template, template: args.template };

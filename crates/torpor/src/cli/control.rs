@@ -20,9 +20,9 @@ pub(crate) struct Args {
     /// The program's control socket, where it is not the usual one.
     #[arg(long, value_name = "FILE", env = "TORPOR_CONTROL_SOCKET")]
     control_socket: Option<PathBuf>,
-    /// How long to wait. What was asked for goes on after that.
+    /// How long to wait. What was asked for goes on after that; but the checkpoint of a container is given up.
     #[arg(short, long, value_name = "DURATION", value_parser = duration)]
-    timeout: Option<Duration>,
+    pub(super) timeout: Option<Duration>,
 }
 
 impl Args {

@@ -6,6 +6,7 @@ use torpor_criu::image::ImageError;
 use torpor_criu::image::document::EncodeError;
 use torpor_criu::image::explore::ExploreError;
 use torpor_node::config::ConfigError;
+use torpor_node::container::{ContainerError, FindError};
 use torpor_node::control::{ClientError, ServerError};
 use torpor_node::hooks::HookError;
 use torpor_node::http::HttpError;
@@ -88,6 +89,8 @@ pub(crate) fn remedy(error: &anyhow::Error) -> Option<String> {
             .or_else(|| cause.downcast_ref().map(|error: &BackendError| error.remedy().to_owned()))
             .or_else(|| cause.downcast_ref().map(|error: &NameError| error.remedy().to_owned()))
             .or_else(|| cause.downcast_ref().and_then(ConfigError::remedy))
+            .or_else(|| cause.downcast_ref().map(ContainerError::remedy))
+            .or_else(|| cause.downcast_ref().map(|error: &FindError| error.remedy().to_owned()))
             .or_else(|| cause.downcast_ref().map(|error: &ClientError| error.remedy().to_owned()))
             .or_else(|| cause.downcast_ref().map(|error: &ServerError| error.remedy().to_owned()))
             .or_else(|| cause.downcast_ref().map(|error: &HttpError| error.remedy().to_owned()))
@@ -119,6 +122,8 @@ pub(crate) fn exit(error: &anyhow::Error) -> Exit {
                 .or_else(|| cause.downcast_ref().map(of_reading))
                 .or_else(|| cause.downcast_ref().map(of_backend))
                 .or_else(|| cause.downcast_ref().map(|_: &ConfigError| Exit::Usage))
+                .or_else(|| cause.downcast_ref().map(of_container))
+                .or_else(|| cause.downcast_ref().map(of_finding))
                 .or_else(|| cause.downcast_ref().map(of_client))
                 .or_else(|| cause.downcast_ref().map(of_server))
                 .or_else(|| cause.downcast_ref().map(|_: &HttpError| Exit::Place))
@@ -139,6 +144,26 @@ fn of_wrapper(error: &WrapperError) -> Option<Exit> {
         WrapperError::Name(_) | WrapperError::Policy(_) | WrapperError::NoProgram { .. } => Some(Exit::Usage),
         WrapperError::Launch(error) => u8::try_from(error.exit_code()).ok().map(Exit::Program),
         _ => None,
+    }
+}
+
+fn of_container(error: &ContainerError) -> Exit {
+    match error {
+        ContainerError::Find(error) => of_finding(error),
+        ContainerError::Busy { .. } => Exit::Held,
+        ContainerError::Occupied { .. } | ContainerError::Place { .. } | ContainerError::Room { .. } => {
+            Exit::Place
+        }
+        _ => Exit::Failure,
+    }
+}
+
+fn of_finding(error: &FindError) -> Exit {
+    match error {
+        FindError::None { .. } => Exit::NotFound,
+        FindError::Several { .. } => Exit::Usage,
+        FindError::State { .. } => Exit::Damaged,
+        _ => Exit::Place,
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod carried_files;
 mod container;
+mod container_engines;
 mod control;
 mod doctor;
 mod dump;

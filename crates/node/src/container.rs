@@ -1,0 +1,22 @@
+//! Containers of others: found by their runtime's state, checkpointed and restored without their doing.
+//!
+//! runc and crun keep the state of a container in a file below a directory of their own ([`state`]); engines above them
+//! (containerd, CRI-O, Podman, Docker) choose that directory ([`find`]). From the state and from what `/proc` tells of
+//! the container follows what CRIU has to be told ([`dump`]), so that the runtime's own `restore` takes the result.
+
+pub mod checkpoint;
+pub mod dump;
+mod error;
+pub mod find;
+pub mod freezer;
+pub mod obstacle;
+mod pages;
+mod release;
+pub mod restore;
+pub mod route;
+pub mod state;
+
+pub use error::ContainerError;
+pub use find::{FindError, Query, Roots};
+pub use release::release;
+pub use state::{Container, Engine, Flavor, Status};

@@ -1,0 +1,259 @@
+//! Why a container cannot be checkpointed or restored.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use torpor_criu::diagnosis::{self, Diagnosis, Operation};
+use torpor_criu::image::ImageError;
+use torpor_criu::log::Log;
+use torpor_criu::session::{SessionError, StartError};
+use torpor_store::lineage::LineageError;
+use torpor_store::{DraftError, ReadError};
+
+use super::FindError;
+use super::obstacle::Obstacle;
+use crate::checkpoint::{CheckpointError, Expired};
+use crate::files::FilesError;
+use crate::mounts::MountsError;
+use crate::open_files::OpenFilesError;
+
+/// Why a container cannot be checkpointed or restored. After a failed checkpoint it runs on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ContainerError {
+    /// It cannot be found.
+    #[error(transparent)]
+    Find(#[from] FindError),
+    /// Something stands in the way, seen before the freeze.
+    #[error("container {id} cannot be checkpointed: {obstacle}")]
+    Obstacle {
+        /// The container.
+        id: String,
+        /// What it is.
+        obstacle: Obstacle,
+    },
+    /// Somebody else makes a checkpoint of it.
+    #[error("another checkpoint of container {id} is being made")]
+    Busy {
+        /// The container.
+        id: String,
+    },
+    /// Its time is over.
+    #[error(transparent)]
+    Expired(#[from] Expired),
+    /// CRIU failed, and its log says why.
+    #[error("CRIU cannot {}: {}", if *.restoring { "restore it" } else { "dump the container" }, .diagnosis.cause)]
+    Criu {
+        /// Whether it was a restore.
+        restoring: bool,
+        /// What the log says.
+        diagnosis: Box<Diagnosis>,
+    },
+    /// CRIU failed before it wrote a log, or was killed.
+    #[error("CRIU failed")]
+    Session(#[from] SessionError),
+    /// CRIU cannot be started.
+    #[error("CRIU cannot be started")]
+    Start(#[from] StartError),
+    /// CRIU came to no end and was killed.
+    #[error("CRIU came to no end in the time it had")]
+    Stuck,
+    /// CRIU said that it was done without having said that everything is dumped.
+    #[error("CRIU ended the dump without a word on its end")]
+    NoPostDump,
+    /// CRIU was killed while it held the container.
+    #[error("CRIU {0} while it held the container")]
+    Released(torpor_criu::session::Ended),
+    /// The page server's socket or thread, or the guard, cannot be had.
+    #[error("cannot {doing}")]
+    Helper {
+        /// What was to be done.
+        doing: &'static str,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Images cannot be written or read.
+    #[error("cannot use {}", path.display())]
+    Place {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The directory for the images is there and holds something.
+    #[error("{} is not empty", path.display())]
+    Occupied {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// There is too little room for the images.
+    #[error("{} has room for {available} bytes, and the container's memory takes {needed}", path.display())]
+    Room {
+        /// The directory.
+        path: PathBuf,
+        /// What is needed, in bytes.
+        needed: u64,
+        /// What there is, in bytes.
+        available: u64,
+    },
+    /// What it changed in its image cannot be copied.
+    #[error("the container's files cannot be copied")]
+    Files(#[from] FilesError),
+    /// CRIU's images cannot be taken over.
+    #[error("CRIU's images cannot be taken over")]
+    Images(#[source] Box<CheckpointError>),
+    /// The store does not take the data.
+    #[error("the store does not take the checkpoint")]
+    Draft(#[from] DraftError),
+    /// The store does not give the data.
+    #[error("the checkpoint cannot be read")]
+    Read(#[from] ReadError),
+    /// The name's record does not take the generation, or does not give it.
+    #[error(transparent)]
+    Lineage(#[from] LineageError),
+    /// What is known of the container cannot be written down.
+    #[error("what is known of the container cannot be written down")]
+    Facts(#[source] serde_json::Error),
+    /// Its mounts cannot be told.
+    #[error("the container's mounts cannot be told")]
+    Mounts(#[from] MountsError),
+    /// What the container has open cannot be told.
+    #[error("what the container has open cannot be told")]
+    OpenFiles(#[from] OpenFilesError),
+    /// There is no such process any more.
+    #[error("the container has ended")]
+    Ended(#[from] crate::process_tree::Gone),
+    /// Images lack what a container's have.
+    #[error("{} holds no checkpoint of a container: there is no descriptors.json", path.display())]
+    NotAContainer {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A bundle's configuration cannot be read.
+    #[error("{} is no configuration of a container", path.display())]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// An image cannot be read.
+    #[error("{} cannot be read", path.display())]
+    Image {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: ImageError,
+    },
+    /// The bundle lacks mounts that the container had.
+    #[error("the bundle {} lacks mounts that the container had: {}", bundle.display(), told(missing))]
+    MissingMounts {
+        /// The bundle.
+        bundle: PathBuf,
+        /// Where they are to be.
+        missing: Vec<PathBuf>,
+    },
+    /// There is no such runtime.
+    #[error("there is no {program} in {searched}")]
+    NoRuntime {
+        /// Its name.
+        program: String,
+        /// Where it was looked for.
+        searched: String,
+    },
+    /// The runtime failed.
+    #[error("{} {action} failed: {said}", program.display())]
+    Runtime {
+        /// The runtime.
+        program: PathBuf,
+        /// What it was to do.
+        action: &'static str,
+        /// The end of what it said.
+        said: String,
+    },
+}
+
+fn told(paths: &[PathBuf]) -> String {
+    paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
+}
+
+impl ContainerError {
+    /// An error of the place `path`.
+    pub(super) fn place(path: &Path) -> impl Fn(io::Error) -> ContainerError + use<> {
+        let path = path.to_owned();
+        move |source| ContainerError::Place { path: path.clone(), source }
+    }
+
+    /// An error of a helper.
+    pub(super) fn helper(doing: &'static str) -> impl Fn(io::Error) -> ContainerError {
+        move |source| ContainerError::Helper { doing, source }
+    }
+
+    /// Adds what CRIU's log says, where CRIU was the one that failed.
+    pub(super) fn with_log(self, log: &Path, operation: Operation) -> ContainerError {
+        match self {
+            // The log of a CRIU that was killed tells nothing of that.
+            ContainerError::Session(SessionError::Died { .. }) => self,
+            ContainerError::Session(source) if source.refused().is_none() => match std::fs::read(log) {
+                Ok(log) => ContainerError::Criu {
+                    restoring: operation == Operation::Restore,
+                    diagnosis: Box::new(diagnosis::diagnose(operation, &Log::from_bytes(&log))),
+                },
+                Err(_) => ContainerError::Session(source),
+            },
+            // The runtime's own words are few; CRIU's log has the cause, if it was CRIU that failed.
+            ContainerError::Runtime { program, action, said } => {
+                match std::fs::read(log).map(|log| Log::from_bytes(&log)) {
+                    Ok(log) if log.errors().next().is_some() => ContainerError::Criu {
+                        restoring: operation == Operation::Restore,
+                        diagnosis: Box::new(diagnosis::diagnose(operation, &log)),
+                    },
+                    _ => ContainerError::Runtime { program, action, said },
+                }
+            }
+            other => other,
+        }
+    }
+
+    /// What a person can do about it.
+    #[must_use]
+    pub fn remedy(&self) -> String {
+        match self {
+            ContainerError::Find(error) => error.remedy().to_owned(),
+            ContainerError::Obstacle { obstacle, .. } => obstacle.remedy().to_owned(),
+            ContainerError::Busy { .. } => "wait for it".to_owned(),
+            ContainerError::Expired(_) => {
+                "the container runs on; give it more time with --timeout, or a faster place for the checkpoint".to_owned()
+            }
+            ContainerError::Criu { diagnosis, .. } => diagnosis.remedy.to_string(),
+            ContainerError::Session(error) => error.remedy().to_owned(),
+            ContainerError::Start(error) => error.remedy().to_owned(),
+            ContainerError::Stuck => "see whether a process of it hangs in the kernel (state D)".to_owned(),
+            ContainerError::NoPostDump => "run `torpor doctor` to see whether this CRIU works here".to_owned(),
+            ContainerError::Released(_) => "try again; if memory was short, see the kernel's log".to_owned(),
+            ContainerError::Helper { .. } => "raise the limits on processes and descriptors".to_owned(),
+            ContainerError::Place { .. } => "make it writable, or name another".to_owned(),
+            ContainerError::Occupied { .. } => "name a directory that is not there yet, or is empty".to_owned(),
+            ContainerError::Room { .. } => "make room there, or name another place".to_owned(),
+            ContainerError::OpenFiles(error) => error.remedy().to_owned(),
+            ContainerError::Files(error) => error.remedy().to_owned(),
+            ContainerError::Images(error) => error.remedy(),
+            ContainerError::Draft(error) => error.remedy().to_owned(),
+            ContainerError::Read(error) => error.remedy().to_owned(),
+            ContainerError::Lineage(error) => error.remedy().to_string(),
+            ContainerError::Facts(_) => "name files and directories in Unicode".to_owned(),
+            ContainerError::Mounts(error) => error.remedy().to_owned(),
+            ContainerError::Ended(_) => "see its log for the reason".to_owned(),
+            ContainerError::NotAContainer { .. } => "restore it without --bundle, as plain processes".to_owned(),
+            ContainerError::Config { .. } => "name the bundle that the container was started from".to_owned(),
+            ContainerError::Image { .. } => "the checkpoint is damaged; take another".to_owned(),
+            ContainerError::MissingMounts { .. } => "add bind mounts to these places to its config.json".to_owned(),
+            ContainerError::NoRuntime { .. } => "name it with --runtime".to_owned(),
+            ContainerError::Runtime { .. } => "see what it said".to_owned(),
+        }
+    }
+}

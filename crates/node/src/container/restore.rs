@@ -1,0 +1,292 @@
+//! Restore a directory of CRIU's images: as a container, by its runtime and from a bundle, or as plain processes.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{self, BufReader};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags};
+use torpor_criu::diagnosis::Operation;
+use torpor_criu::image::namespace::Mount;
+use torpor_criu::image::{ImageReader, Kind, Limits};
+use torpor_criu::options::{Common, RestoreOptions, Tcp};
+use torpor_criu::program::Program;
+use torpor_criu::rpc::CgroupMode;
+use torpor_criu::session::{Session, Spawn, Verdict};
+
+use super::ContainerError;
+use super::dump::{DESCRIPTORS, resolve_in};
+use super::route::{Runtime, Start};
+use super::state::{Description, MountKind};
+use crate::staging::Staging;
+use crate::sys::process::{self, Ended, Wait};
+
+/// The name that CRIU and the runtimes give to the log of a restore.
+const LOG: &str = "restore.log";
+
+/// What was asked for about a container that is to be.
+#[derive(Debug, Clone)]
+pub struct Wanted<'a> {
+    /// Its ID.
+    pub id: &'a str,
+    /// The directory of its configuration.
+    pub bundle: &'a Path,
+    /// The directory of the runtime's states, where it is not the usual one.
+    pub root: Option<&'a Path>,
+    /// The images.
+    pub images: &'a Path,
+    /// It runs on by itself; else this waits for its end.
+    pub detach: bool,
+    /// Where its PID is written.
+    pub pid_file: Option<&'a Path>,
+    /// Unix sockets may have peers outside.
+    pub external_unix: bool,
+    /// Its terminal or session may be somebody else's.
+    pub shell_job: bool,
+    /// Where the log is kept while it is made.
+    pub staging: &'a Path,
+}
+
+/// Makes a container run again, by its runtime. Returns its exit code, where it was waited for.
+///
+/// # Errors
+/// It does not fit, which is found before anything is made; or the runtime fails.
+pub fn container(runtime: &Runtime, wanted: &Wanted<'_>) -> Result<Option<i32>, ContainerError> {
+    check(wanted)?;
+    let name = format!("restore-{}", wanted.id);
+    let work = Staging::create(wanted.staging, &name).map_err(ContainerError::place(wanted.staging))?;
+    let start = Start {
+        id: wanted.id,
+        bundle: wanted.bundle,
+        root: wanted.root,
+        images: wanted.images,
+        work: work.path(),
+        detach: wanted.detach,
+        pid_file: wanted.pid_file,
+        tcp_established: has_connections(wanted.images)?,
+        external_unix: wanted.external_unix,
+        shell_job: wanted.shell_job,
+    };
+    runtime.restore(&start).map_err(|error| error.with_log(&work.path().join(LOG), Operation::Restore))
+}
+
+/// Holds images and bundle against each other.
+fn check(wanted: &Wanted<'_>) -> Result<(), ContainerError> {
+    whole(wanted.images)?;
+    let descriptors = wanted.images.join(DESCRIPTORS);
+    if !descriptors.exists() {
+        return Err(ContainerError::NotAContainer { path: wanted.images.to_owned() });
+    }
+    let path = wanted.bundle.join("config.json");
+    let config = std::fs::read(&path).map_err(ContainerError::place(&path))?;
+    let broken = |source| ContainerError::Config { path: path.clone(), source };
+    let description = Description::from_oci(&config).map_err(broken)?;
+    let rootfs = wanted.bundle.join(Description::root_of(&config).map_err(broken)?);
+    if !rootfs.is_dir() {
+        return Err(ContainerError::place(&rootfs)(io::ErrorKind::NotFound.into()));
+    }
+    let external = external_mounts(wanted.images)?;
+    let missing = missing(&external, &description, |path| resolve_in(&rootfs, path));
+    if missing.is_empty() {
+        Ok(())
+    } else {
+        Err(ContainerError::MissingMounts { bundle: wanted.bundle.to_owned(), missing })
+    }
+}
+
+/// Refuses what is certainly no directory of images, or not all of one.
+fn whole(images: &Path) -> Result<(), ContainerError> {
+    for name in ["inventory.img", "pstree.img"] {
+        let path = images.join(name);
+        if let Err(source) = std::fs::metadata(&path) {
+            return Err(ContainerError::Place { path, source });
+        }
+    }
+    Ok(())
+}
+
+/// Whether connections were captured.
+fn has_connections(images: &Path) -> Result<bool, ContainerError> {
+    let names = names(images)?;
+    Ok(names.iter().any(|name| name.starts_with("tcp-stream-")))
+}
+
+/// The names by which mounts from outside are looked up.
+fn external_mounts(images: &Path) -> Result<BTreeSet<PathBuf>, ContainerError> {
+    let mut keys = BTreeSet::new();
+    for name in names(images)?.iter().filter(|name| name.starts_with("mountpoints-")) {
+        let path = images.join(name);
+        let file = File::open(&path).map_err(ContainerError::place(&path))?;
+        let broken = |source| ContainerError::Image { path: path.clone(), source };
+        let mut reader =
+            ImageReader::new(Kind::Mounts, BufReader::new(file), Limits::default()).map_err(broken)?;
+        while let Some(mount) = reader.next_message::<Mount>().map_err(broken)? {
+            keys.extend(mount.ext_key.map(PathBuf::from));
+        }
+    }
+    Ok(keys)
+}
+
+/// Mounts that the images need from outside and that this configuration does not have.
+fn missing(
+    external: &BTreeSet<PathBuf>,
+    description: &Description,
+    resolve: impl Fn(&Path) -> Option<PathBuf>,
+) -> Vec<PathBuf> {
+    let wanted = |kind| description.mounts.iter().filter(move |mount| mount.kind == kind);
+    let binds: BTreeSet<PathBuf> = wanted(MountKind::Bind)
+        .flat_map(|mount| [Some(mount.destination.clone()), resolve(&mount.destination)])
+        .flatten()
+        .collect();
+    let groups: Vec<&PathBuf> = wanted(MountKind::Cgroup).map(|mount| &mount.destination).collect();
+    let there = |key: &Path| {
+        binds.contains(key)
+            || groups.iter().any(|group| key.starts_with(group))
+            || key.starts_with("/dev")
+            || description.masked.iter().any(|masked| masked == key)
+            || key.file_name().is_some_and(|name| name == ".empty-directory")
+            // The root itself, which the runtime provides.
+            || key == Path::new("/")
+    };
+    external.iter().filter(|key| key.is_absolute() && !there(key)).cloned().collect()
+}
+
+fn names(directory: &Path) -> Result<Vec<String>, ContainerError> {
+    let failed = ContainerError::place(directory);
+    let entries = std::fs::read_dir(directory).map_err(&failed)?;
+    let names = entries.map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned()));
+    names.collect::<io::Result<_>>().map_err(failed)
+}
+
+/// What was asked for about processes that are to be.
+#[derive(Debug, Clone)]
+pub struct Processes<'a> {
+    /// The CRIU to use.
+    pub criu: &'a Program,
+    /// The images.
+    pub images: &'a Path,
+    /// Where its PID is written.
+    pub pid_file: Option<&'a Path>,
+    /// They run on by themselves; else this waits for the end of their root.
+    pub detach: bool,
+    /// Unix sockets may have peers outside.
+    pub external_unix: bool,
+    /// Their terminal or session may be somebody else's.
+    pub shell_job: bool,
+    /// Where the log is kept while they are made.
+    pub staging: &'a Path,
+}
+
+/// Makes processes run again that were in no container. Returns the exit code of their root, where it was waited for.
+///
+/// # Errors
+/// The images are not whole, or CRIU fails. Nothing is left of them then.
+pub fn processes(wanted: &Processes<'_>) -> Result<Option<i32>, ContainerError> {
+    whole(wanted.images)?;
+    let name = format!("restore-{}", std::process::id());
+    let work = Staging::create(wanted.staging, &name).map_err(ContainerError::place(wanted.staging))?;
+    let session = Session::start(wanted.criu, Spawn::default())?;
+    let mut common = Common::new(wanted.images);
+    common.work_dir = Some(work.path().to_owned());
+    common.log_file = Some(LOG.to_owned());
+    common.unprivileged = crate::checkpoint::unprivileged();
+    common.tcp = if has_connections(wanted.images)? { Tcp::Established } else { Tcp::Fail };
+    common.ext_unix_sockets = wanted.external_unix;
+    common.shell_job = wanted.shell_job;
+    common.file_locks = true;
+    common.evasive_devices = true;
+    common.cgroups = Some(CgroupMode::Ignore);
+    let options = RestoreOptions { sibling: !wanted.detach, ..RestoreOptions::new(common) };
+    let restored = session
+        .restore(&options, &mut |_| Verdict::Proceed)
+        .map_err(|error| ContainerError::from(error).with_log(&work.path().join(LOG), Operation::Restore))?;
+    let root = restored.pid.as_raw_nonzero().get();
+    if let Some(path) = wanted.pid_file {
+        std::fs::write(path, root.to_string()).map_err(ContainerError::place(path))?;
+    }
+    if wanted.detach { Ok(None) } else { wait(root).map(Some) }
+}
+
+/// Waits for the end of a child, and passes on what is sent to this process meanwhile. Returns its exit code.
+pub(super) fn wait(root: i32) -> Result<i32, ContainerError> {
+    let failed = ContainerError::helper("wait for the end of the program");
+    let signals = process::signal_descriptor().map_err(&failed)?;
+    loop {
+        if let Some((_, ended)) = process::ended_child(Wait::Reap(root)).map_err(&failed)? {
+            return Ok(Ended::exit_code(ended));
+        }
+        let mut polled = [PollFd::new(&signals, PollFlags::IN)];
+        let patience = rustix::event::Timespec::try_from(Duration::from_secs(1)).ok();
+        let _ = rustix::event::poll(&mut polled, patience.as_ref());
+        for (signal, _) in process::read_signals(&signals).map_err(&failed)? {
+            if signal != libc::SIGCHLD {
+                let _ = process::kill(root, signal);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn description(config: &str) -> Description {
+        Description::from_oci(config.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn a_mount_from_outside_must_be_in_the_bundle() {
+        let bundle = description(
+            r#"{"mounts": [{"destination": "/data", "type": "bind"}, {"destination": "/var/run/x", "type": "bind"},
+                {"destination": "/sys/fs/cgroup", "type": "cgroup"}, {"destination": "/tmp", "type": "tmpfs"}],
+                "linux": {"maskedPaths": ["/proc/keys"]}}"#,
+        );
+        let link = |path: &Path| (path == Path::new("/var/run/x")).then(|| PathBuf::from("/run/x"));
+        let keys = |list: &[&str]| list.iter().map(PathBuf::from).collect::<BTreeSet<_>>();
+        let there = [
+            "/",
+            "/data",
+            "/dev/null",
+            "/proc/keys",
+            "/run/x",
+            "/run/crun/.empty-directory",
+            "/sys/fs/cgroup/cpu",
+        ];
+        assert!(missing(&keys(&there), &bundle, link).is_empty());
+        let lacking = ["/data", "/etc/hosts", "/tmp"];
+        assert_eq!(missing(&keys(&lacking), &bundle, link), ["/etc/hosts", "/tmp"].map(PathBuf::from));
+    }
+
+    #[test]
+    fn what_is_no_checkpoint_of_a_container_is_refused_before_anything_is_made() {
+        let images = tempfile::tempdir().unwrap();
+        let wanted = Wanted {
+            id: "one",
+            bundle: images.path(),
+            root: None,
+            images: images.path(),
+            detach: true,
+            pid_file: None,
+            external_unix: false,
+            shell_job: false,
+            staging: images.path(),
+        };
+        let put = |name: &str, text: &str| std::fs::write(images.path().join(name), text).unwrap();
+        let refusal = || check(&wanted).unwrap_err();
+        assert!(matches!(refusal(), ContainerError::Place { path, .. } if path.ends_with("inventory.img")));
+        put("inventory.img", "");
+        put("pstree.img", "");
+        assert!(matches!(refusal(), ContainerError::NotAContainer { .. }));
+        put(DESCRIPTORS, "[]");
+        assert!(matches!(refusal(), ContainerError::Place { path, .. } if path.ends_with("config.json")));
+        put("config.json", "{");
+        assert!(matches!(refusal(), ContainerError::Config { .. }));
+        put("config.json", r#"{"root": {"path": "rootfs"}}"#);
+        assert!(matches!(refusal(), ContainerError::Place { path, .. } if path.ends_with("rootfs")));
+        std::fs::create_dir(images.path().join("rootfs")).unwrap();
+        check(&wanted).unwrap();
+        put("mountpoints-1.img", "not an image");
+        assert!(matches!(refusal(), ContainerError::Image { .. }));
+    }
+}
