@@ -214,13 +214,22 @@ fn own_group(hierarchy: &Path) -> PathBuf {
 }
 
 fn remove_groups(parent: &Path) {
+    // A group that still has processes in it, about to end, cannot be removed yet.
     for _ in 0..100 {
-        for child in std::fs::read_dir(parent).into_iter().flatten().flatten() {
-            let _ = std::fs::remove_dir(child.path());
-        }
-        if std::fs::remove_dir(parent).is_ok() || !parent.exists() {
+        remove_below(parent);
+        if !parent.exists() {
             return;
         }
         std::thread::sleep(PACE);
     }
+}
+
+/// Children go first.
+fn remove_below(group: &Path) {
+    for child in std::fs::read_dir(group).into_iter().flatten().flatten() {
+        if child.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_below(&child.path());
+        }
+    }
+    let _ = std::fs::remove_dir(group);
 }
