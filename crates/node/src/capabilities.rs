@@ -99,6 +99,34 @@ impl Capabilities {
         !(root && ["sys_admin", "net_admin", "sys_time", "sys_chroot"].iter().all(|name| self.has(name)))
     }
 
+    /// What is raised for CRIU: all that Torpor may do, where it may do more than its user (file capabilities), or would lose it
+    /// at the execution. Root's programs have it anyway.
+    #[must_use]
+    pub fn raised_for_criu(self, root: bool) -> rustix::thread::CapabilitySet {
+        rustix::thread::CapabilitySet::from_bits_retain(if root { 0 } else { self.0 })
+    }
+
+    /// Raises that for every program that this thread starts from now on; other threads are as they were.
+    ///
+    /// # Errors
+    /// Where the system refuses.
+    pub fn pass_on_from_this_thread(self, root: bool) -> std::io::Result<()> {
+        let raised = self.raised_for_criu(root);
+        if raised.is_empty() {
+            return Ok(());
+        }
+        let mut sets = rustix::thread::capabilities(None)?;
+        sets.inheritable |= raised;
+        rustix::thread::set_capabilities(None, sets)?;
+        for number in 0..u64::BITS {
+            let capability = rustix::thread::CapabilitySet::from_bits_retain(1 << number);
+            if raised.contains(capability) {
+                rustix::thread::configure_capability_in_ambient_set(capability, true)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Whether it is all that this kernel knows, `last` being the number of the last one.
     #[must_use]
     pub fn is_full(self, last: u32) -> bool {

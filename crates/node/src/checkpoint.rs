@@ -174,7 +174,12 @@ impl Engine {
         let guard = Guard::start().map_err(CheckpointError::Guard)?;
         let mut session = Session::start(
             subject.criu,
-            Spawn { default_config: subject.default_config.clone(), ..Spawn::default() }.pass(criu, PAGES),
+            Spawn {
+                default_config: subject.default_config.clone(),
+                capabilities: raised_for_criu(),
+                ..Spawn::default()
+            }
+            .pass(criu, PAGES),
         )?;
         let version = criu_number(&session.version()?);
         Ok(Engine { guard, session, version, pages: ours })
@@ -416,6 +421,11 @@ fn begin_draft(subject: &Subject<'_>, order: &Order, ability: &Ability) -> Resul
         ..DraftSettings::default()
     };
     Ok(subject.repository.draft(settings)?)
+}
+
+/// What CRIU is given that Torpor has.
+pub(crate) fn raised_for_criu() -> rustix::thread::CapabilitySet {
+    Capabilities::effective().raised_for_criu(rustix::process::geteuid().is_root())
 }
 
 /// Whether CRIU works without what root usually has; see [`Capabilities::needs_unprivileged_criu`].

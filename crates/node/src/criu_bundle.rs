@@ -3,7 +3,11 @@
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 
 use torpor_criu::program::Program;
 
@@ -258,9 +262,7 @@ impl CriuVersion {
 /// # Errors
 /// It does not start, or does not tell.
 pub fn version(program: &Program) -> Result<CriuVersion, FindCriuError> {
-    let output = command(program)
-        .arg("--version")
-        .output()
+    let output = output(command(program).arg("--version"))
         .map_err(|source| FindCriuError::Start { path: program.path().to_path_buf(), source })?;
     let said = String::from_utf8_lossy(&output.stdout);
     CriuVersion::parse(&said).ok_or_else(|| FindCriuError::NoVersion {
@@ -277,9 +279,54 @@ pub(crate) fn command(program: &Program) -> Command {
     command
 }
 
+/// How long CRIU may take to answer a question about itself or the machine.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What a command says. One that takes too long is killed.
+///
+/// # Errors
+/// Where it cannot be started; [`io::ErrorKind::TimedOut`] where it had to be killed.
+pub(crate) fn output(command: &mut Command) -> io::Result<Output> {
+    within(command, PATIENCE)
+}
+
+fn within(command: &mut Command, patience: Duration) -> io::Result<Output> {
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
+    let process = rustix::process::pidfd_open(
+        crate::process_tree::pid(pid).map_err(io::Error::other)?,
+        rustix::process::PidfdFlags::empty(),
+    )?;
+    let until = Instant::now() + patience;
+    loop {
+        let left =
+            Timespec::try_from(until.saturating_duration_since(Instant::now())).map_err(io::Error::other)?;
+        match poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&left)) {
+            Ok(0) => {
+                // What it has started may hold its output open, so that is not read to the end.
+                child.kill()?;
+                child.wait()?;
+                let said = format!("it gave no answer within {} s", patience.as_secs());
+                return Err(io::Error::new(io::ErrorKind::TimedOut, said));
+            }
+            Ok(_) => return child.wait_with_output(),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_command_that_hangs_is_given_up() {
+        let said = within(Command::new("echo").arg("hello"), PATIENCE).unwrap();
+        assert_eq!(said.stdout, b"hello\n");
+        let error = within(Command::new("sleep").arg("1000"), Duration::from_millis(50)).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
 
     fn around() -> Around {
         Around {

@@ -108,7 +108,12 @@ impl Restoration<'_> {
         let paths = carried(&records);
         let layout = LayoutPlan::new(records, self.mounts, self.selection)?;
         let default_config = self.default_config.clone();
-        let mut session_spawn = Spawn { pid: self.pid_out_of_the_way(), default_config, ..Spawn::default() };
+        let mut session_spawn = Spawn {
+            pid: self.pid_out_of_the_way(),
+            default_config,
+            capabilities: crate::checkpoint::raised_for_criu(),
+            ..Spawn::default()
+        };
         let mut options = self.options(staging.path());
         for (number, (key, descriptor)) in (FIRST_DESCRIPTOR..).zip(streams.replacements(&self.facts.streams))
         {

@@ -60,6 +60,13 @@ pub fn run(config: RunConfig, setup: Setup) -> Result<i32, WrapperError> {
     if std::process::id() != 1 {
         process::become_subreaper().map_err(WrapperError::Signals)?;
     }
+    if crate::sys::probe::started_with_more_privileges() {
+        // A binary with file capabilities hides its /proc/PID, through which CRIU finds the directory of the images. Whoever
+        // lacks the capabilities that Torpor has still may not look into it or trace it.
+        use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+        set_dumpable_behavior(DumpableBehavior::Dumpable)
+            .map_err(|error| WrapperError::Signals(error.into()))?;
+    }
     let (messages, inbox) = mpsc::channel();
     signals::watch(signals, messages.clone()).map_err(WrapperError::Signals)?;
     let Some(repository) = setup.repository.clone() else {

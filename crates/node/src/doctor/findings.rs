@@ -9,6 +9,7 @@ use std::thread;
 use torpor_criu::program::Program;
 
 use super::features::FEATURES;
+use crate::capabilities::Capabilities;
 use crate::criu_bundle::{self, CriuVersion, Place};
 use crate::machine::Machine;
 use crate::privileges::Privileges;
@@ -125,7 +126,7 @@ impl Findings {
         let privileges = Privileges::read();
         Findings {
             machine: Machine::read(),
-            criu: examine_criu(criu, privileges.user == 0),
+            criu: examine_criu(criu),
             privileges,
             firewalls: ["iptables-restore", "nft"]
                 .into_iter()
@@ -154,7 +155,7 @@ fn in_path(program: &str) -> bool {
         .any(|directory| directory.join(program).exists())
 }
 
-fn examine_criu(flag: Option<&Path>, root: bool) -> CriuFinding {
+fn examine_criu(flag: Option<&Path>) -> CriuFinding {
     let found = criu_bundle::find(flag)
         .and_then(|found| criu_bundle::version(&found.program).map(|version| (found, version)));
     match found {
@@ -166,8 +167,8 @@ fn examine_criu(flag: Option<&Path>, root: bool) -> CriuFinding {
             },
         },
         Ok((found, version)) => CriuFinding::There {
-            check: check(&found.program, &[], root),
-            features: check_features(&found.program, root),
+            check: check(&found.program, &[]),
+            features: check_features(&found.program),
             path: found.program.path().to_path_buf(),
             place: found.place,
             version,
@@ -176,14 +177,14 @@ fn examine_criu(flag: Option<&Path>, root: bool) -> CriuFinding {
 }
 
 /// Each check is a process of its own and mostly waits, so a few run side by side.
-fn check_features(program: &Program, root: bool) -> Vec<FeatureTrial> {
+fn check_features(program: &Program) -> Vec<FeatureTrial> {
     let next = AtomicUsize::new(0);
     let done = Mutex::new(Vec::new());
     thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
                 while let Some(feature) = FEATURES.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let trial = check(program, &["--feature", feature.name], root);
+                    let trial = check(program, &["--feature", feature.name]);
                     let known = !trial.said.contains("Unknown feature");
                     let trial = FeatureTrial { name: feature.name, known, trial };
                     done.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(trial);
@@ -196,13 +197,22 @@ fn check_features(program: &Program, root: bool) -> Vec<FeatureTrial> {
     trials
 }
 
-fn check(program: &Program, arguments: &[&str], root: bool) -> CriuTrial {
+/// Asked as a checkpoint here would be made: with few privileges CRIU is told so.
+fn check(program: &Program, arguments: &[&str]) -> CriuTrial {
     let mut command = criu_bundle::command(program);
     command.args(["check", "--no-default-config"]).args(arguments);
-    if !root {
+    if crate::checkpoint::unprivileged() {
         command.arg("--unprivileged");
     }
-    match command.output() {
+    let asked = thread::scope(|scope| {
+        let asking = scope.spawn(|| {
+            let root = rustix::process::geteuid().is_root();
+            Capabilities::effective().pass_on_from_this_thread(root)?;
+            criu_bundle::output(&mut command)
+        });
+        asking.join().unwrap_or_else(|_| Err(std::io::ErrorKind::Other.into()))
+    });
+    match asked {
         Err(error) => CriuTrial { passed: false, said: error.to_string() },
         Ok(output) => CriuTrial {
             passed: output.status.success(),

@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use crate::process::{children, number_inside, tree};
+
 mod lines;
 mod network;
 mod terminal;
@@ -116,6 +118,11 @@ impl Pod {
         }
         let words = std::iter::once("/volume/crik").chain(words.iter().copied());
         self.command(words.map(str::to_owned).collect())
+    }
+
+    /// Prepares a command of the test's own, which comes to start `torpor run`.
+    pub(crate) fn other(&self, words: &[&str]) -> Start<'_> {
+        self.command(words.iter().map(|word| (*word).to_owned()).collect())
     }
 
     fn command(&self, words: Vec<String>) -> Start<'_> {
@@ -363,14 +370,8 @@ impl Container {
 
     /// The processes of the program, as the machine numbers them.
     fn program(&self) -> Vec<i32> {
-        let mut pids: Vec<i32> = children(self.init);
-        pids.retain(|pid| number_inside(*pid) == Some(FIRST_PID));
-        let mut next = 0;
-        while let Some(pid) = pids.get(next) {
-            pids.extend(children(*pid));
-            next += 1;
-        }
-        pids
+        let root = children(self.init).into_iter().find(|pid| number_inside(*pid) == Some(FIRST_PID));
+        root.map(tree).unwrap_or_default()
     }
 
     /// What the program has open.
@@ -455,18 +456,6 @@ impl Drop for Container {
             let _ = child.wait();
         }
     }
-}
-
-/// The children of a process's first thread.
-fn children(pid: i32) -> Vec<i32> {
-    let list = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-    list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
-}
-
-/// What a process is called in its own PID namespace.
-fn number_inside(pid: i32) -> Option<i32> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    status.lines().find_map(|line| line.strip_prefix("NSpid:"))?.split_whitespace().last()?.parse().ok()
 }
 
 /// What a command printed; it must have succeeded.

@@ -39,3 +39,26 @@ fn a_criu_that_is_not_there_is_named_with_a_remedy() {
     assert!(text.contains("-> install CRIU 4.2 or newer"), "{text}");
     assert!(text.contains("Torpor does not work here"), "{text}");
 }
+
+/// What `docs/privileges.md` says is enough for root: what Docker grants by default, and CHECKPOINT_RESTORE.
+const LEAST: &str = "-all,+chown,+dac_override,+fowner,+fsetid,+kill,+setgid,+setuid,+setpcap,+net_bind_service,\
+                     +net_raw,+sys_chroot,+mknod,+audit_write,+setfcap,+checkpoint_restore";
+
+#[test]
+fn the_least_privileges_that_are_enough_fail_no_row() {
+    let Some(criu) = crate::container::criu() else { return eprintln!("SKIPPED: TORPOR_CRIU names no CRIU") };
+    if !rustix::process::geteuid().is_root() {
+        return eprintln!("SKIPPED: only root can give up privileges");
+    }
+    let store = tempfile::tempdir().unwrap();
+    let mut command = std::process::Command::new("setpriv");
+    command.args(["--bounding-set", LEAST, env!("CARGO_BIN_EXE_torpor"), "doctor", "--output", "json"]);
+    let output = command.arg("--store").arg(store.path()).arg("--criu").arg(criu).output().unwrap();
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let rows = report["rows"].as_array().unwrap();
+    let of = |topic: &str| rows.iter().filter(|row| row["topic"] == topic).collect::<Vec<_>>();
+    assert!(of("feature").len() > 20, "CRIU was asked: {rows:#?}");
+    for row in [of("criu"), of("feature"), of("privilege")].concat() {
+        assert_ne!(row["status"], "fail", "{row:#}");
+    }
+}

@@ -9,7 +9,8 @@ use std::time::Duration;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::node::{Container, Node, Part, send, state};
+use crate::node::{Container, Node, Part};
+use crate::process::{send, state};
 
 /// Within which a program runs again or has ended.
 const RUNS_AGAIN: Duration = Duration::from_secs(5);

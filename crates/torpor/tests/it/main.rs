@@ -12,6 +12,8 @@ mod inspect;
 mod kills;
 mod memory;
 mod node;
+mod privileges;
+mod process;
 mod programs;
 mod replicas;
 mod settings;

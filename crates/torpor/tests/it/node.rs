@@ -8,9 +8,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
+
+use crate::process::{children, number_inside, send, tree};
 
 /// The name that every container of a node works under.
 pub(crate) const NAME: &str = "t/steps";
@@ -233,13 +235,7 @@ impl Container {
 
     /// All of its processes.
     pub(crate) fn processes(&self) -> Vec<i32> {
-        let mut all = Vec::new();
-        let mut next: Vec<i32> = self.init().into_iter().collect();
-        while let Some(pid) = next.pop() {
-            next.extend(children(pid));
-            all.push(pid);
-        }
-        all
+        self.init().map(tree).unwrap_or_default()
     }
 
     /// One of its processes.
@@ -329,49 +325,21 @@ impl Part {
         }
         if line.contains("\0swrk\0") {
             // What a restore makes looks so too, until it is the program.
-            return (pid_inside(pid)? != FIRST_PID).then_some(Part::Criu);
+            return (number_inside(pid)? != FIRST_PID).then_some(Part::Criu);
         }
         if line.contains("\0guard\0") {
             return Some(Part::Guard);
         }
-        (pid_inside(pid)? == FIRST_PID).then_some(Part::Program)
+        (number_inside(pid)? == FIRST_PID).then_some(Part::Program)
     }
 }
 
 /// The PID that Torpor gives the program.
 const FIRST_PID: i32 = 10_000;
 
-/// The PID of a process in its own namespace.
-fn pid_inside(pid: i32) -> Option<i32> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
-    line.split_ascii_whitespace().next_back()?.parse().ok()
-}
-
-/// The state letter of a process.
-pub(crate) fn state(pid: i32) -> Option<char> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    stat.rsplit_once(") ")?.1.chars().next()
-}
-
-/// Sends a signal to a process. Returns whether it was there.
-pub(crate) fn send(pid: i32, signal: Signal) -> bool {
-    Pid::from_raw(pid).is_some_and(|pid| kill_process(pid, signal).is_ok())
-}
-
 /// Words as a command line has them.
 pub(crate) fn words(words: &[String]) -> Vec<&str> {
     words.iter().map(String::as_str).collect()
-}
-
-fn children(pid: i32) -> Vec<i32> {
-    let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
-    let listed = threads
-        .flatten()
-        .map(|thread| std::fs::read_to_string(thread.path().join("children")).unwrap_or_default());
-    listed
-        .flat_map(|list| list.split_ascii_whitespace().map(|pid| pid.parse().unwrap()).collect::<Vec<_>>())
-        .collect()
 }
 
 /// A number that no other container of this test run has.
