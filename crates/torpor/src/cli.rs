@@ -1,5 +1,6 @@
 //! What can be typed: one file a command, one line in [`Command`] each.
 
+mod change;
 mod check;
 mod checkpoint;
 mod checkpointctl;
@@ -149,7 +150,10 @@ fn typed<T: Parser>(arguments: Vec<OsString>, act: impl FnOnce(T) -> anyhow::Res
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use clap::CommandFactory;
+    use torpor_criu::options::ExpertOption;
 
     use super::*;
 
@@ -157,5 +161,33 @@ mod tests {
     #[test]
     fn every_command_can_be_typed() {
         Torpor::command().debug_assert();
+    }
+
+    /// What follows two dashes in a text, up to what ends a word.
+    fn flags(text: &str) -> impl Iterator<Item = &str> {
+        let ends = |c: char| !(c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
+        text.split("--").skip(1).map(move |rest| rest.split(ends).next().unwrap_or(rest))
+    }
+
+    #[test]
+    fn remedies_of_failures_name_flags_that_there_are_and_options_that_may_be_given() {
+        let mut torpor = Torpor::command();
+        torpor.build();
+        let there: HashSet<String> = torpor
+            .get_subcommands()
+            .flat_map(|command| command.get_arguments())
+            .flat_map(|argument| argument.get_long_and_visible_aliases().unwrap_or_default())
+            .map(str::to_owned)
+            .collect();
+        for known in torpor_criu::diagnosis::known() {
+            for flag in flags(known.remedy) {
+                assert!(there.contains(flag), "{}: there is no --{flag}", known.id);
+            }
+            for rest in known.remedy.split("--criu-option ").skip(1) {
+                let option = rest.split([' ', ',', ';']).next().unwrap_or(rest);
+                let given = option.replace("{1}", "1").replace("{2}", "2").parse::<ExpertOption>();
+                assert!(given.is_ok(), "{}: {option}: {given:?}", known.id);
+            }
+        }
     }
 }

@@ -4,7 +4,7 @@ use jiff::SignedDuration;
 use serde::Serialize;
 use torpor_store::gc::{GcPlan, GcSettings, Survey, execute};
 
-use super::{Exit, output, prune, store};
+use super::{Exit, change, output, prune};
 
 /// Free the data that no generation needs any more
 ///
@@ -19,13 +19,8 @@ pub(crate) struct Args {
     /// Rewrite packs of which less than this share is needed, in percent.
     #[arg(long, value_name = "PERCENT", default_value = "50", value_parser = clap::value_parser!(u8).range(0..=100))]
     sparse_below: u8,
-    /// Only tell what would be done.
-    #[arg(long)]
-    dry_run: bool,
     #[command(flatten)]
-    store: store::Args,
-    #[command(flatten)]
-    output: output::Args,
+    change: change::Args,
 }
 
 #[derive(Serialize)]
@@ -44,12 +39,12 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     let mut plans = Vec::new();
     loop {
         // Opened anew each time: a plan is only as good as the index it knows.
-        let repository = args.store.open()?;
+        let repository = args.change.store.open()?;
         let plan = GcPlan::new(&Survey::take(&repository)?, &settings)?;
-        if !args.dry_run {
+        if !args.change.dry_run {
             execute(&repository, &plan)?;
         }
-        let again = !args.dry_run && settings.longest_session.is_zero() && plan.marks();
+        let again = !args.change.dry_run && settings.longest_session.is_zero() && plan.marks();
         plans.push(plan);
         // Marking and deleting are two rounds; what a round marks, the next deletes.
         if !again || plans.len() == 2 {
@@ -57,7 +52,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
         }
     }
     let deleted_bytes = plans.iter().map(GcPlan::deleted_bytes).sum();
-    args.output.print(&Collected { dry_run: args.dry_run, deleted_bytes, plans }, text)?;
+    args.change.output.print(&Collected { dry_run: args.change.dry_run, deleted_bytes, plans }, text)?;
     Ok(Exit::Success)
 }
 

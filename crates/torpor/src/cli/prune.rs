@@ -7,7 +7,7 @@ use torpor_store::lineage::{Lineage, LineageError};
 use torpor_store::prune::{PrunePlan, PrunedName, prune};
 use torpor_store::retention::Retention;
 
-use super::{Exit, output, store};
+use super::{Exit, change, output};
 
 /// Remove generations that the rules of retention do not keep
 ///
@@ -23,13 +23,8 @@ pub(crate) struct Args {
     /// Keep what is younger than this, such as 36h or 7d.
     #[arg(long, value_name = "DURATION", env = "TORPOR_KEEP_WITHIN", value_parser = duration)]
     keep_within: Option<SignedDuration>,
-    /// Only tell what would be removed.
-    #[arg(long)]
-    dry_run: bool,
     #[command(flatten)]
-    store: store::Args,
-    #[command(flatten)]
-    output: output::Args,
+    change: change::Args,
 }
 
 /// How many generations are kept if no rule is given.
@@ -45,7 +40,7 @@ struct Pruned {
 
 /// Plans, then removes.
 pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
-    let repository = args.store.open()?;
+    let repository = args.change.store.open()?;
     let mut records = Lineage::all(&repository)?;
     records.retain(|record| !record.is_forgotten());
     if let Some(pattern) = &args.name {
@@ -56,12 +51,12 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     }
     let retention = args.retention();
     let mut plan = PrunePlan::new(&records, &retention, Lineage::now(&repository)?);
-    if !args.dry_run {
+    if !args.change.dry_run {
         for name in plan.names.iter_mut().filter(|name| !name.remove.is_empty()) {
             name.remove = prune(&repository, &name.name, &retention)?;
         }
     }
-    args.output.print(&Pruned { dry_run: args.dry_run, plan }, text)?;
+    args.change.output.print(&Pruned { dry_run: args.change.dry_run, plan }, text)?;
     Ok(Exit::Success)
 }
 

@@ -5,7 +5,7 @@ use torpor_store::lineage::{Lineage, LineageError, Record};
 use torpor_store::name::Reference;
 
 use super::failure::Failure;
-use super::{Exit, output, store};
+use super::{Exit, change, output};
 
 /// Remove a generation, or a name with all its generations
 #[derive(Debug, clap::Args)]
@@ -15,13 +15,8 @@ pub(crate) struct Args {
     /// Remove even what is pinned, or waits to be resumed.
     #[arg(long)]
     force: bool,
-    /// Only tell what would be removed.
-    #[arg(long)]
-    dry_run: bool,
     #[command(flatten)]
-    store: store::Args,
-    #[command(flatten)]
-    output: output::Args,
+    change: change::Args,
 }
 
 #[derive(Serialize)]
@@ -34,7 +29,7 @@ struct Removed {
 
 /// Removes it.
 pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
-    let repository = args.store.open()?;
+    let repository = args.change.store.open()?;
     let name = &args.name.name;
     let lineage = Lineage::new(&repository, name.clone());
     let record = lineage
@@ -49,14 +44,14 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     if !args.force {
         refuse_precious(&record, &numbers)?;
     }
-    if !args.dry_run {
+    if !args.change.dry_run {
         match args.name.generation {
             Some(number) => lineage.remove(&[number])?,
             None => lineage.forget()?,
         }
     }
-    let removed = Removed { name: name.to_string(), dry_run: args.dry_run, removed: numbers };
-    args.output.print(&removed, |removed| {
+    let removed = Removed { name: name.to_string(), dry_run: args.change.dry_run, removed: numbers };
+    args.change.output.print(&removed, |removed| {
         let verb = if removed.dry_run { "would remove" } else { "removed" };
         let count = output::count(removed.removed.len(), "generation");
         let numbers = removed.removed.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");

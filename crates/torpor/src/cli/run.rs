@@ -68,7 +68,11 @@ impl clap::Args for Args {
 fn flag(setting: &Setting) -> Arg {
     let name = setting.flag();
     let help = format!("{} [default: {}] [env: {}]", setting.help, setting.default, setting.variable());
-    let arg = Arg::new(setting.key).long(name).help_heading(setting.group).help(help);
+    let mut arg = Arg::new(setting.key).long(name).help_heading(setting.group).help(help);
+    if setting.key == "criuOptions" {
+        // It is typed for one option at a time, and remedies name it so.
+        arg = arg.visible_alias("criu-option");
+    }
     match setting.shape {
         Shape::One(value) => arg.value_name(value),
         Shape::Word(words) => {

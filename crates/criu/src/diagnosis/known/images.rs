@@ -89,7 +89,7 @@ pub(super) const ROWS: &[Known] = &[
         messages: &["Missing required plugin: *"],
         with: None,
         cause: "the checkpoint needs CRIU's plugin {1}, which is not installed here",
-        remedy: "install the plugin, and name its directory with --criu-option libdir=PATH",
+        remedy: "restore it with the tool that made it: Torpor lets CRIU load no plugins",
     },
     Known {
         id: "script-refused",

@@ -10,7 +10,7 @@ pub(super) const ROWS: &[Known] = &[
         messages: &["Can't dump nested * namespace for *"],
         with: None,
         cause: "a process of the program ({2}) has a {1} namespace of its own, and such nesting cannot be frozen",
-        remedy: "run the program without its own sandbox, as --no-sandbox in browsers",
+        remedy: "run the program without its own sandbox, which browsers have an option for",
     },
     Known {
         id: "namespace-nested",
@@ -18,7 +18,7 @@ pub(super) const ROWS: &[Known] = &[
         messages: &["Nested mount namespaces are not supported"],
         with: None,
         cause: "a process of the program has a mount namespace of its own, and this kernel does not show which files are in it",
-        remedy: "run the program without its own sandbox, as --no-sandbox in browsers, or use a newer kernel",
+        remedy: "run the program without its own sandbox, which browsers have an option for, or use a newer kernel",
     },
     Known {
         id: "user-namespace",
@@ -29,7 +29,7 @@ pub(super) const ROWS: &[Known] = &[
         ],
         with: None,
         cause: "the program has a user namespace of its own, and its other namespaces are those of the machine",
-        remedy: "give it all of its namespaces anew, or none: `unshare --user` alone cannot be frozen",
+        remedy: "give it all of its namespaces anew, or none: a user namespace alone, as `unshare` can make one, cannot be frozen",
     },
     Known {
         id: "namespace-partial",

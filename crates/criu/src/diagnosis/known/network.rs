@@ -50,7 +50,7 @@ pub(super) const ROWS: &[Known] = &[
         messages: &["In-flight connection (l) for *"],
         with: None,
         cause: "a client has connected to a listening socket of the program, and the program has not accepted it yet",
-        remedy: "try again, or drop such connections with --criu-option tcp-skip-in-flight",
+        remedy: "try again, or drop such connections with --criu-option skip-in-flight",
     },
     Known {
         id: "port-in-use",

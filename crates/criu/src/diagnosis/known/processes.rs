@@ -70,7 +70,7 @@ pub(super) const ROWS: &[Known] = &[
         messages: &["The root process * is not a session leader"],
         with: None,
         cause: "process {1} belongs to the session of the shell that started it",
-        remedy: "start the program with `torpor run`, which gives it a session of its own, or use --criu-option shell-job",
+        remedy: "start the program with `torpor run`, which gives it a session of its own",
     },
     Known {
         id: "terminal-outside",
@@ -82,7 +82,7 @@ pub(super) const ROWS: &[Known] = &[
         ],
         with: None,
         cause: "the program has a terminal whose other end is outside of the checkpoint",
-        remedy: "start it with `torpor run`, which hands terminals on, or without a terminal; or use --criu-option shell-job",
+        remedy: "start it with `torpor run`, which hands terminals on, or without a terminal",
     },
     Known {
         id: "terminal-restore",
