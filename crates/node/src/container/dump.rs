@@ -133,7 +133,13 @@ pub fn options(container: &Container, sight: &Sight, wishes: &Wishes, images: &P
         pages: Some(PageTarget::Socket(PAGES)),
         ghost_limit: Some(GHOST_LIMIT),
         orphan_pts_master: true,
-        freeze_cgroup: container.freezer.as_ref().map(|freezer| freezer.directory().display().to_string()),
+        // A group of version 1 does not always freeze while its processes fork: CRIU then waits in vain. Without a group
+        // CRIU stops them one by one.
+        freeze_cgroup: container
+            .freezer
+            .as_ref()
+            .filter(|freezer| freezer.is_unified())
+            .map(|freezer| freezer.directory().display().to_string()),
         seize_timeout: wishes.seize_timeout,
         ..DumpOptions::new(container.init, common)
     }
@@ -340,7 +346,11 @@ mod tests {
     fn the_freezer_and_the_root_are_the_containers() {
         let options = options(&container(Flavor::Runc), &sight(), &wishes(), Path::new("/i"));
         assert_eq!((options.pid, options.after), (99, AfterDump::Running));
-        assert_eq!(options.freeze_cgroup.as_deref(), Some("/sys/fs/cgroup/freezer/one"));
+        assert_eq!(options.freeze_cgroup, None, "of version 1");
+        let mut unified = container(Flavor::Runc);
+        unified.freezer = Some(super::super::freezer::Freezer::new("/sys/fs/cgroup/one"));
+        let group = super::options(&unified, &sight(), &wishes(), Path::new("/i")).freeze_cgroup;
+        assert_eq!(group.as_deref(), Some("/sys/fs/cgroup/one"), "of version 2");
         assert_eq!(options.common.root.as_deref(), Some(Path::new("/b/rootfs")));
         let ends = Wishes { leave_running: false, ..wishes() };
         assert_eq!(

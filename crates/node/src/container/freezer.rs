@@ -56,6 +56,12 @@ impl Freezer {
         &self.directory
     }
 
+    /// Whether it is of version 2, by where it is: those of version 1 are in a hierarchy of their own.
+    #[must_use]
+    pub fn is_unified(&self) -> bool {
+        !self.directory.starts_with(Path::new(MOUNT).join("freezer"))
+    }
+
     /// Whether it is frozen, or about to be. What cannot be read is not.
     #[must_use]
     pub fn is_frozen(&self) -> bool {

@@ -7,8 +7,10 @@ use std::time::{Duration, Instant};
 use host::Host;
 
 /// Counts in memory, and says how far it is in a volume, which no checkpoint takes back.
-const COUNTER: &str =
-    "i=0; while :; do i=$((i+1)); echo $i > /volume/new; cat /volume/new > /volume/count; sleep 0.02; done";
+const COUNTER: &str = "i=0; while :; do i=$((i+1)); echo $i > /volume/count; sleep 0.02; done";
+/// The same, hardly ever making a process: runtimes freeze by the control group, and one of version 1 may never be frozen
+/// while processes are made in it.
+const SLOW_COUNTER: &str = "i=0; while :; do i=$((i+1)); echo $i > /volume/count; sleep 0.5; done";
 const RUNTIMES: [&str; 2] = ["runc", "crun"];
 /// How long a container may stand still after whoever made a checkpoint of it was killed.
 const PROMISE: Duration = Duration::from_secs(5);
@@ -70,9 +72,9 @@ fn a_container_is_suspended_and_restored_three_times() {
 #[test]
 fn the_runtimes_own_command_is_another_route() {
     let Some(host) = Host::new() else { return };
-    host.bundle("route", COUNTER);
+    host.bundle("route", SLOW_COUNTER);
     host.start("runc", "route");
-    host.counts_beyond("route", 3);
+    host.counts_beyond("route", 1);
     host.torpor(&["checkpoint", "container:route", "--images", "/run/images", "--route", "runtime"]);
     let end = host.count("route");
     restore(&host, "runc", "route", "/run/images");

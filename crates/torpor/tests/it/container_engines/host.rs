@@ -9,8 +9,7 @@ use std::time::{Duration, Instant};
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/container_engines/host.sh");
 const TORPOR: &str = env!("CARGO_BIN_EXE_torpor");
 /// Names the Debian root with runc, crun and CRIU in it.
-const VARIABLE: &str = "TORPOR_LAB_ROOT";
-const USUAL_ROOT: &str = "/var/lib/torpor-lab/root";
+const VARIABLE: &str = "TORPOR_LAB";
 /// Runs its arguments with the three standard descriptors alone.
 const CLOSING: &str =
     r#"for fd in /proc/self/fd/*; do fd=${fd##*/}; [ "$fd" -gt 2 ] && eval "exec $fd>&-"; done; exec "$@""#;
@@ -31,7 +30,12 @@ pub(super) struct Host {
 impl Host {
     /// A new one; none, with the reason printed, where there is no root for it.
     pub(super) fn new() -> Option<Host> {
-        let root = std::env::var_os(VARIABLE).map_or_else(|| PathBuf::from(USUAL_ROOT), PathBuf::from);
+        let Some(root) = std::env::var_os(VARIABLE).map(PathBuf::from) else {
+            eprintln!(
+                "SKIPPED: {VARIABLE} names no root with container runtimes (`cargo xtask lab` makes one)"
+            );
+            return None;
+        };
         if !rustix::process::geteuid().is_root() {
             eprintln!("SKIPPED: containers need root");
             return None;
