@@ -8,7 +8,7 @@ use torpor_store::lineage::{Lineage, LineageError};
 use torpor_store::name::Reference;
 
 use super::failure::Failure;
-use super::{Exit, store};
+use super::{Exit, failure, store};
 
 /// Flags of every command that looks into checkpoints. Where a SOURCE is named, a path comes before a name of the store.
 #[derive(Debug, Clone, clap::Args)]
@@ -47,7 +47,15 @@ impl Args {
                 let limits = Limits { unpacked: self.max_unpacked, window, ..usual };
                 Ok(source::open_with(&place, &limits, tap)?)
             }
-            Typed::Stored(reference) => self.stored(&reference),
+            Typed::Stored(reference) => self.stored(&reference).map_err(|error| {
+                if text.starts_with("store:") || failure::exit(&error) != Exit::NotFound {
+                    return error;
+                }
+                // Whoever has misspelled a path is not thinking of a store.
+                let reason = failure::sentence(&error);
+                let message = format!("there is no file {text}, nor a checkpoint of that name: {reason}");
+                Failure::new(Exit::NotFound, message, "check the path, or the name and --store").into()
+            }),
         }
     }
 
