@@ -1,4 +1,4 @@
-//! A message as a tree of values: every field that the [`Schema`](super::schema::Schema) names, in the order of the wire, and the
+//! A message as a tree of values: every field that the [`Schema`] names, in the order of the wire, and the
 //! bytes of those it does not.
 
 use std::borrow::Cow;

@@ -17,7 +17,7 @@ mod site;
 /// on this machine. What cannot be known does not count.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// An archive of an engine, a directory of images, `-` for standard input, or NAME[@GENERATION] of the store.
+    /// An archive of an engine, a directory of images, `-` for standard input, or NAME or NAME@NUMBER of the store.
     #[arg(required = true, value_name = "SOURCE")]
     sources: Vec<String>,
     /// Ask only whether they are whole, not whether they would restore here.

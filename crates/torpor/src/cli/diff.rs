@@ -15,7 +15,7 @@ mod lines;
 /// where something does, with 2 or more where they cannot be compared.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The first: an archive, a directory of images, `-` for standard input, or NAME[@NUMBER] in the store.
+    /// The first: an archive, a directory of images, `-` for standard input, or NAME or NAME@NUMBER in the store.
     before: String,
     /// The second.
     after: String,

@@ -23,7 +23,7 @@ mod usage;
 /// Nothing is unpacked, and nothing is written but the file that --out names.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Archives of container engines, directories of images, `-` for standard input, or NAME[@NUMBER] in the store.
+    /// Archives of container engines, directories of images, `-` for standard input, or NAME or NAME@NUMBER in the store.
     #[arg(required = true, value_name = "SOURCE")]
     sources: Vec<String>,
     #[command(flatten)]
