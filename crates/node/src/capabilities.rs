@@ -4,51 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
-
-/// The kernel's names in the order of their numbers (capabilities(7), include/uapi/linux/capability.h).
-const NAMES: [&str; 41] = [
-    "chown",
-    "dac_override",
-    "dac_read_search",
-    "fowner",
-    "fsetid",
-    "kill",
-    "setgid",
-    "setuid",
-    "setpcap",
-    "linux_immutable",
-    "net_bind_service",
-    "net_broadcast",
-    "net_admin",
-    "net_raw",
-    "ipc_lock",
-    "ipc_owner",
-    "sys_module",
-    "sys_rawio",
-    "sys_chroot",
-    "sys_ptrace",
-    "sys_pacct",
-    "sys_admin",
-    "sys_boot",
-    "sys_nice",
-    "sys_resource",
-    "sys_time",
-    "sys_tty_config",
-    "mknod",
-    "lease",
-    "audit_write",
-    "audit_control",
-    "setfcap",
-    "mac_override",
-    "mac_admin",
-    "syslog",
-    "wake_alarm",
-    "block_suspend",
-    "audit_read",
-    "perfmon",
-    "bpf",
-    "checkpoint_restore",
-];
+use torpor_criu::image::credential::CAPABILITIES;
 
 /// A set of capabilities.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -89,7 +45,7 @@ impl Capabilities {
     /// Whether it has this one, by the kernel's name without `CAP_`, in lower case.
     #[must_use]
     pub fn has(self, name: &str) -> bool {
-        NAMES.iter().position(|known| *known == name).is_some_and(|number| self.0 & (1 << number) != 0)
+        CAPABILITIES.iter().position(|known| *known == name).is_some_and(|number| self.0 & (1 << number) != 0)
     }
 
     /// Whether CRIU must be told that it lacks what it takes for granted of root. It then leaves out what
@@ -143,7 +99,7 @@ impl Capabilities {
 
 impl fmt::Display for Capabilities {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names: Vec<&str> = NAMES
+        let names: Vec<&str> = CAPABILITIES
             .iter()
             .enumerate()
             .filter(|(number, _)| self.0 & (1 << number) != 0)
@@ -167,7 +123,7 @@ impl FromStr for Capabilities {
             |set, name| {
                 let lower = name.to_ascii_lowercase();
                 let plain = lower.strip_prefix("cap_").unwrap_or(&lower);
-                NAMES
+                CAPABILITIES
                     .iter()
                     .position(|known| *known == plain)
                     .map(|number| Capabilities(set.0 | 1 << number))

@@ -1,55 +1,10 @@
 //! What processes were allowed to do.
 
 use serde::Serialize;
-use torpor_criu::image::credential::{Creds, SeccompFilter, SeccompFilters, capability_set};
+use torpor_criu::image::credential::{CAPABILITIES, Creds, SeccompFilter, SeccompFilters, capability_set};
 use torpor_criu::image::process::Thread;
 
 use super::images::Images;
-
-/// Capabilities by their numbers (capabilities(7), `include/uapi/linux/capability.h` of the kernel).
-const CAPABILITIES: [&str; 41] = [
-    "chown",
-    "dac_override",
-    "dac_read_search",
-    "fowner",
-    "fsetid",
-    "kill",
-    "setgid",
-    "setuid",
-    "setpcap",
-    "linux_immutable",
-    "net_bind_service",
-    "net_broadcast",
-    "net_admin",
-    "net_raw",
-    "ipc_lock",
-    "ipc_owner",
-    "sys_module",
-    "sys_rawio",
-    "sys_chroot",
-    "sys_ptrace",
-    "sys_pacct",
-    "sys_admin",
-    "sys_boot",
-    "sys_nice",
-    "sys_resource",
-    "sys_time",
-    "sys_tty_config",
-    "mknod",
-    "lease",
-    "audit_write",
-    "audit_control",
-    "setfcap",
-    "mac_override",
-    "mac_admin",
-    "syslog",
-    "wake_alarm",
-    "block_suspend",
-    "audit_read",
-    "perfmon",
-    "bpf",
-    "checkpoint_restore",
-];
 
 /// The bits of securebits, as in capabilities(7).
 const SECURE_BITS: [&str; 8] = [
