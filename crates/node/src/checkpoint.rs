@@ -29,13 +29,14 @@ use crate::open_files::OpenFiles;
 use crate::phase::{Phase, Phases};
 use crate::staging::Staging;
 use crate::stored_files::IntoDraft;
-use crate::streams::input::{self, Input};
-use crate::streams::{Stream, UNREAD, UnreadInput};
+use crate::streams::Stream;
+use crate::streams::input::Input;
 use crate::triggers::Kind;
 use crate::{budget, process_tree, volumes};
 
 mod check;
 mod error;
+mod input;
 mod order;
 pub(crate) mod pages;
 
@@ -316,7 +317,7 @@ fn take_over(
     let streams = facts.streams.iter().filter_map(Stream::path).map(Path::to_owned).collect::<Vec<_>>();
     let carried: HashSet<&Path> = capture.paths().chain(streams.iter().map(PathBuf::as_path)).collect();
     facts.volumes = volumes::record(&open, subject.mounts, &|path| carried.contains(path))?;
-    let input = take_input(subject.input, &mut draft, &mut facts)?;
+    let input = input::take(subject.input, &mut draft, &mut facts)?;
     let kind = (subject.decide)();
     order.decided(kind);
     if kind != Kind::Suspend {
@@ -340,28 +341,6 @@ fn take_over(
         input.keep();
     }
     Ok((Outcome::Published(Box::new(manifest)), true))
-}
-
-/// Takes over what the program has not read of its standard input. Without it the checkpoint is still worth having.
-fn take_input<'i>(
-    input: &'i Input,
-    draft: &mut Draft,
-    facts: &mut Facts,
-) -> Result<Option<input::Held<'i>>, CheckpointError> {
-    facts.unread_input = None;
-    let held = match input.hold() {
-        Ok(held) => held,
-        Err(error) => {
-            tracing::warn!(%error, "what is unread in the pipe of standard input cannot be kept");
-            return Ok(None);
-        }
-    };
-    if !held.unread.is_empty() {
-        tracing::info!(bytes = held.unread.len(), "kept what the program has not read of its input");
-        draft.image(UNREAD, &mut held.unread.as_slice())?;
-        facts.unread_input = Some(UnreadInput::here(held.unread.len()));
-    }
-    Ok(Some(held))
 }
 
 /// Where it is noted which paths are away, for the next start should this one be killed.
