@@ -15,6 +15,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+use crate::runtime_directory::RuntimeDirectory;
 use crate::{chore, criu, needs, workspace};
 
 #[derive(Debug, Parser)]
@@ -59,6 +60,7 @@ struct Tools {
     heartbeat: PathBuf,
     /// Scratch space on disk; results go beside.
     directory: PathBuf,
+    runtime: RuntimeDirectory,
 }
 
 impl Tools {
@@ -88,6 +90,7 @@ impl Tools {
             torpor: release.join("torpor"),
             heartbeat: release.join("examples/heartbeat"),
             directory,
+            runtime: RuntimeDirectory::new()?,
         })
     }
 }

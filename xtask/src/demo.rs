@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::runtime_directory::{self, RuntimeDirectory};
 use crate::{chore, criu, needs, workspace};
 use service::{Service, redis, web};
 
@@ -28,6 +29,7 @@ struct Stage {
     torpor: PathBuf,
     criu: PathBuf,
     directory: PathBuf,
+    runtime: RuntimeDirectory,
 }
 
 impl Stage {
@@ -38,6 +40,7 @@ impl Stage {
     fn torpor(&self) -> Command {
         let mut torpor = Command::new(&self.torpor);
         torpor.env("TORPOR_CRIU", &self.criu).env("TORPOR_STORE", self.store());
+        torpor.env(runtime_directory::VARIABLE, self.runtime.path());
         torpor
     }
 }
@@ -104,7 +107,8 @@ fn prepare(args: &Args) -> Result<Stage> {
     }
     fs::create_dir_all(&directory).with_context(|| format!("cannot create {}", directory.display()))?;
     fs::copy(workspace::root().join("xtask/demo/web.py"), directory.join("web.py"))?;
-    Ok(Stage { torpor: workspace::target().join(profile).join("torpor"), criu, directory })
+    let torpor = workspace::target().join(profile).join("torpor");
+    Ok(Stage { torpor, criu, directory, runtime: RuntimeDirectory::new()? })
 }
 
 type States = (redis::State, web::State);

@@ -13,6 +13,7 @@ mod lab;
 mod links;
 mod needs;
 mod pages;
+mod runtime_directory;
 mod test;
 mod workspace;
 

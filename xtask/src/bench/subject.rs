@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use super::Tools;
+use crate::runtime_directory;
 
 const SEED: u64 = 20_260;
 
@@ -55,6 +56,7 @@ impl Subject {
                         .arg(&tools.torpor);
                 }
                 torpor.env("TORPOR_CRIU", &tools.criu);
+                torpor.env(runtime_directory::VARIABLE, tools.runtime.path());
                 torpor.arg("run").arg("--store").arg(store).args(["--name", name]).args(options);
                 torpor.arg("--").arg(&tools.heartbeat);
                 torpor
@@ -177,6 +179,7 @@ pub(super) fn criu_dump(tools: &Tools, pid: u32, images: &Path) -> Result<()> {
 pub(super) fn torpor_checkpoint(tools: &Tools, name: &str) -> Result<()> {
     let mut checkpoint = Command::new(&tools.torpor);
     checkpoint.args(["checkpoint", "--name", name, "--leave-running"]);
+    checkpoint.env(runtime_directory::VARIABLE, tools.runtime.path());
     crate::chore::capture(&mut checkpoint)?;
     Ok(())
 }
