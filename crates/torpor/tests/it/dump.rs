@@ -2,7 +2,6 @@
 //! `TORPOR_CRIU`; without them the tests say so and pass.
 
 use std::fs;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -24,9 +23,11 @@ impl Dumped {
             return None;
         };
         let directory = tempfile::tempdir().unwrap();
-        let mut command = Command::new("python3");
+        // A session of its own, since CRIU dumps none that began outside of the namespace of the tests; and signals to
+        // it and its children must not reach the tests.
+        let mut command = Command::new("setsid");
         command
-            .args(["-c", program])
+            .args(["python3", "-c", program])
             .arg(directory.path())
             .env_clear()
             .env("PATH", "/usr/bin:/bin")
@@ -34,9 +35,7 @@ impl Dumped {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(fs::File::create(directory.path().join("errors")).unwrap())
-            .current_dir("/")
-            // Signals to it and its children must not reach the tests.
-            .process_group(0);
+            .current_dir("/");
         let dumped = Self { criu: criu.into(), child: command.spawn().unwrap(), directory };
         dumped.wait_for("ready");
         Some(dumped)
