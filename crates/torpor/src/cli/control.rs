@@ -2,13 +2,17 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use torpor_node::config::{Surroundings, duration};
 use torpor_store::name::Name;
 
 use super::Exit;
-use super::failure::Failure;
+use super::failure::{self, Failure};
+
+/// How often it is looked whether a program runs.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// Flags of every command that asks a running wrapper.
 #[derive(Debug, Clone, clap::Args)]
@@ -33,6 +37,21 @@ impl Args {
             (Some(socket), _) => Ok(socket.clone()),
             (None, Some(name)) => Ok(surroundings.control_socket(&name.to_string())),
             (None, None) => Ok(the_only(&surroundings.runtime_dir.join("torpor"))?),
+        }
+    }
+
+    /// The same, once a program runs to ask.
+    pub(crate) fn socket_until(&self, deadline: Option<Instant>) -> anyhow::Result<PathBuf> {
+        loop {
+            match self.socket() {
+                Err(error)
+                    if failure::exit(&error) == Exit::NotFound
+                        && deadline.is_none_or(|deadline| Instant::now() < deadline) =>
+                {
+                    thread::sleep(LOOK_AGAIN);
+                }
+                result => return result,
+            }
         }
     }
 

@@ -175,7 +175,7 @@ fn hooks_run_and_the_status_file_tells_the_program_of_its_restores() {
     ];
     let container = pod.start(&options, &program);
     container.wait_for("the program", || container.status());
-    container.torpor(&["wait", "--name", "pod/main", "-t", "30s"]);
+    container.torpor(&["wait", "-t", "30s"]);
     container.torpor(&["checkpoint", "--leave-running"]);
     let told = std::fs::read_to_string(pod.volume().join("told")).unwrap();
     let told: serde_json::Value = serde_json::from_str(&told).unwrap();
