@@ -9,14 +9,18 @@ pub mod dump;
 mod error;
 pub mod find;
 pub mod freezer;
+pub mod generation;
+mod lease;
 pub mod obstacle;
 mod pages;
 mod release;
 pub mod restore;
 pub mod route;
 pub mod state;
+pub mod stored;
 
 pub use error::ContainerError;
 pub use find::{FindError, Query, Roots};
+pub use lease::Taker;
 pub use release::release;
 pub use state::{Container, Engine, Flavor, Status};

@@ -23,6 +23,7 @@ mod reading;
 #[cfg(test)]
 mod round_trip;
 mod stat;
+pub mod upper;
 mod walk;
 pub mod watched;
 mod writing;
@@ -56,6 +57,12 @@ pub enum FilesError {
         /// The limit.
         limit: u32,
     },
+    /// An overlay refers to what is in the image instead of holding it.
+    #[error("the overlay renamed or changed {} without copying it", .path.display())]
+    NotCopied {
+        /// The path in the container.
+        path: PathBuf,
+    },
     /// The checkpoint did not take a file.
     #[error("cannot store {}", .path.display())]
     Store {
@@ -79,6 +86,7 @@ impl FilesError {
                 "name the file under additionalPaths instead of giving a mount rule"
             }
             Self::TooMany { .. } => "exclude large directories, or leave the mount that holds them",
+            Self::NotCopied { .. } => "mount the overlay without `metacopy` and `redirect_dir`",
             Self::Store { .. } => "check the store's space and permissions",
         }
     }

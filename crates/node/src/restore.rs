@@ -249,28 +249,7 @@ impl Restoration<'_> {
                 _ => {}
             }
         }
-        for (number, object) in (1u32..).zip(self.manifest.memory()) {
-            let pages = File::create_new(directory.join(format!("pages-{number}.img"))).map_err(&failed)?;
-            let pagemap = self.repository.memory(self.manifest, object.id)?.lay_out(&pages, 0)?;
-            let present = pagemap.iter().filter(|entry| PageFlags(entry.flags).contains(PageFlags::PRESENT));
-            let expected = present.map(|entry| entry.pages * PAGE).sum::<u64>();
-            let length = pages.metadata().map_err(&failed)?.len();
-            if length != expected {
-                // CRIU 4.2.1 reads beyond the end of a file that is too short for ever.
-                return Err(RestoreError::ShortPages { number, length, expected });
-            }
-            let name = match object.id.kind {
-                MemoryKind::Process => format!("pagemap-{}.img", object.id.id),
-                MemoryKind::Shared => format!("pagemap-shmem-{}.img", object.id.id),
-            };
-            let file = BufWriter::new(File::create_new(directory.join(name)).map_err(&failed)?);
-            let mut writer = PagemapWriter::new(file, number, generation, PAGE).map_err(&failed)?;
-            for entry in pagemap {
-                writer.range(entry.vaddr, entry.pages, PageFlags(entry.flags)).map_err(&failed)?;
-            }
-            std::io::Write::flush(&mut writer.into_inner()).map_err(&failed)?;
-        }
-        Ok(())
+        lay_out_memory(self.repository, self.manifest, directory, generation)
     }
 
     /// Closes connections that lead out, moves sockets to the new addresses, and ports to others.
@@ -290,6 +269,41 @@ impl Restoration<'_> {
             edit::internal_pairs(&all).into_iter().flat_map(|(a, b)| [all[a].id, all[b].id]).collect();
         Ok(edit::close_connections(&files, |socket| !inside.contains(&socket.id))?)
     }
+}
+
+/// Lays out memory: pages, and pagemaps in the form that a version of CRIU reads.
+///
+/// # Errors
+/// It cannot be read or written.
+pub(crate) fn lay_out_memory(
+    repository: &Repository,
+    manifest: &Manifest,
+    directory: &Path,
+    generation: Generation,
+) -> Result<(), RestoreError> {
+    let failed = RestoreError::staging(directory);
+    for (number, object) in (1u32..).zip(manifest.memory()) {
+        let pages = File::create_new(directory.join(format!("pages-{number}.img"))).map_err(&failed)?;
+        let pagemap = repository.memory(manifest, object.id)?.lay_out(&pages, 0)?;
+        let present = pagemap.iter().filter(|entry| PageFlags(entry.flags).contains(PageFlags::PRESENT));
+        let expected = present.map(|entry| entry.pages * PAGE).sum::<u64>();
+        let length = pages.metadata().map_err(&failed)?.len();
+        if length != expected {
+            // CRIU 4.2.1 reads beyond the end of a file that is too short for ever.
+            return Err(RestoreError::ShortPages { number, length, expected });
+        }
+        let name = match object.id.kind {
+            MemoryKind::Process => format!("pagemap-{}.img", object.id.id),
+            MemoryKind::Shared => format!("pagemap-shmem-{}.img", object.id.id),
+        };
+        let file = BufWriter::new(File::create_new(directory.join(name)).map_err(&failed)?);
+        let mut writer = PagemapWriter::new(file, number, generation, PAGE).map_err(&failed)?;
+        for entry in pagemap {
+            writer.range(entry.vaddr, entry.pages, PageFlags(entry.flags)).map_err(&failed)?;
+        }
+        std::io::Write::flush(&mut writer.into_inner()).map_err(&failed)?;
+    }
+    Ok(())
 }
 
 /// The paths on carried mounts. What was carried besides is found again by its name.

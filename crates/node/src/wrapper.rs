@@ -30,12 +30,13 @@ mod signals;
 mod stale_lock;
 mod start;
 
+pub(crate) use epoch::instance;
 pub use error::WrapperError;
 pub use program::identity;
+pub(crate) use sign_of_life::SignOfLife;
 
 use event_loop::{EventLoop, Message};
 use program::Kept;
-use sign_of_life::SignOfLife;
 
 /// What `torpor run` works with, besides its configuration.
 #[derive(Debug)]

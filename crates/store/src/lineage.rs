@@ -307,6 +307,14 @@ impl Epoch {
         self.change(|record, epoch, now| record.record_restored(epoch, number, now))
     }
 
+    /// Notes that what this epoch restored runs on, without waiting for [`SETTLE`]: for one that nobody watches.
+    ///
+    /// # Errors
+    /// [`LineageError::Fenced`], or where the store fails.
+    pub fn record_settled(&self) -> Result<(), LineageError> {
+        self.change(|record, epoch, _| record.record_settled(epoch))
+    }
+
     /// Notes that a restore failed.
     ///
     /// # Errors

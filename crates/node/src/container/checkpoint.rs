@@ -25,7 +25,7 @@ use super::pages::PagesIntoDirectory;
 use super::route::Runtime;
 use super::state::{Container, Status};
 use super::{ContainerError, release};
-use crate::checkpoint::{Expired, Order};
+use crate::checkpoint::{Expired, Order, criu_number};
 use crate::guard::{Guard, Watch};
 use crate::phase::{Phase, Phases};
 use crate::restore::watchdog::Watchdog;
@@ -188,6 +188,8 @@ impl Job<'_> {
 pub(super) struct Engine {
     guard: Guard,
     session: Session,
+    /// CRIU's version as one number.
+    pub(super) version: u32,
     generation: Generation,
     pages: OwnedFd,
 }
@@ -199,9 +201,11 @@ impl Engine {
         tracing::debug!(?granted, "the page server's socket buffers");
         let guard = Guard::start().map_err(ContainerError::helper("start the guard"))?;
         let mut session = Session::start(criu, Spawn::default().pass(theirs, PAGES))?;
-        let (major, minor, _) = session.version()?.numbers();
+        let version = session.version()?;
+        let (major, minor, _) = version.numbers();
+        let version = criu_number(&version);
         let generation = Generation::of_version(major.unsigned_abs(), minor.unsigned_abs());
-        Ok(Engine { guard, session, generation, pages: ours })
+        Ok(Engine { guard, session, version, generation, pages: ours })
     }
 }
 

@@ -13,9 +13,12 @@ use torpor_store::{DraftError, ReadError};
 use super::FindError;
 use super::obstacle::Obstacle;
 use crate::checkpoint::{CheckpointError, Expired};
+use crate::facts::FactsError;
 use crate::files::FilesError;
+use crate::files::layout::LayoutError;
 use crate::mounts::MountsError;
 use crate::open_files::OpenFilesError;
+use crate::restore::{Misfit, RestoreError};
 
 /// Why a container cannot be checkpointed or restored. After a failed checkpoint it runs on.
 #[derive(Debug, thiserror::Error)]
@@ -125,6 +128,44 @@ pub enum ContainerError {
     /// There is no such process any more.
     #[error("the container has ended")]
     Ended(#[from] crate::process_tree::Gone),
+    /// Files or memory cannot be put back.
+    #[error("the checkpoint cannot be laid out")]
+    Layout(#[source] Box<RestoreError>),
+    /// Files of the container cannot be put back.
+    #[error("the container's files cannot be put back")]
+    PutBack(#[from] LayoutError),
+    /// The generation is of a program under `torpor run`.
+    #[error("{generation} holds a program that ran under `torpor run`, not a container")]
+    OfAProgram {
+        /// The name.
+        generation: String,
+    },
+    /// The lineage does not offer it.
+    #[error("{reference} is not to be restored: {because}")]
+    NotOffered {
+        /// What was asked for.
+        reference: String,
+        /// Why not.
+        because: String,
+    },
+    /// It cannot run on this machine.
+    #[error("{0}")]
+    Machine(Misfit),
+    /// What the store tells about the container cannot be used.
+    #[error(transparent)]
+    NotUnderstood(#[from] FactsError),
+    /// The overlay's upper directory is somewhere that cannot be found.
+    #[error("the container's files are in {upper:?}, by the options of its root, which names no place")]
+    Upper {
+        /// What the mount's options say.
+        upper: String,
+    },
+    /// An image has a name that leads elsewhere.
+    #[error("the checkpoint holds an image called {name:?}")]
+    ImageName {
+        /// The name.
+        name: String,
+    },
     /// Images lack what a container's have.
     #[error("{} holds no checkpoint of a container: there is no descriptors.json", path.display())]
     NotAContainer {
@@ -164,6 +205,14 @@ pub enum ContainerError {
         program: String,
         /// Where it was looked for.
         searched: String,
+    },
+    /// There is a container of this ID.
+    #[error("there is a container {id} already: {}", path.display())]
+    Exists {
+        /// The ID.
+        id: String,
+        /// Where the runtime keeps its state.
+        path: PathBuf,
     },
     /// The runtime failed.
     #[error("{} {action} failed: {said}", program.display())]
@@ -248,11 +297,20 @@ impl ContainerError {
             ContainerError::Facts(_) => "name files and directories in Unicode".to_owned(),
             ContainerError::Mounts(error) => error.remedy().to_owned(),
             ContainerError::Ended(_) => "see its log for the reason".to_owned(),
+            ContainerError::Layout(error) => error.remedy().to_string(),
+            ContainerError::PutBack(error) => error.remedy().to_owned(),
+            ContainerError::OfAProgram { .. } => "start it with `torpor run`, which restores it".to_owned(),
+            ContainerError::NotOffered { .. } => "see `torpor show`; a suspended container is resumed once".to_owned(),
+            ContainerError::Machine(misfit) => misfit.remedy(),
+            ContainerError::NotUnderstood(_) => "use the release of torpor that made it, or a newer one".to_owned(),
+            ContainerError::Upper { .. } => "checkpoint it into a directory, with --images".to_owned(),
+            ContainerError::ImageName { .. } => "the checkpoint was made to do harm: do not restore it".to_owned(),
             ContainerError::NotAContainer { .. } => "restore it without --bundle, as plain processes".to_owned(),
             ContainerError::Config { .. } => "name the bundle that the container was started from".to_owned(),
             ContainerError::Image { .. } => "the checkpoint is damaged; take another".to_owned(),
             ContainerError::MissingMounts { .. } => "add bind mounts to these places to its config.json".to_owned(),
             ContainerError::NoRuntime { .. } => "name it with --runtime".to_owned(),
+            ContainerError::Exists { .. } => "delete it, or choose another ID".to_owned(),
             ContainerError::Runtime { .. } => "see what it said".to_owned(),
         }
     }

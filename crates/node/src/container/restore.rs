@@ -78,14 +78,7 @@ fn check(wanted: &Wanted<'_>) -> Result<(), ContainerError> {
     if !descriptors.exists() {
         return Err(ContainerError::NotAContainer { path: wanted.images.to_owned() });
     }
-    let path = wanted.bundle.join("config.json");
-    let config = std::fs::read(&path).map_err(ContainerError::place(&path))?;
-    let broken = |source| ContainerError::Config { path: path.clone(), source };
-    let description = Description::from_oci(&config).map_err(broken)?;
-    let rootfs = wanted.bundle.join(Description::root_of(&config).map_err(broken)?);
-    if !rootfs.is_dir() {
-        return Err(ContainerError::place(&rootfs)(io::ErrorKind::NotFound.into()));
-    }
+    let (description, rootfs) = bundle(wanted.bundle)?;
     let external = external_mounts(wanted.images)?;
     let missing = missing(&external, &description, |path| resolve_in(&rootfs, path));
     if missing.is_empty() {
@@ -93,6 +86,24 @@ fn check(wanted: &Wanted<'_>) -> Result<(), ContainerError> {
     } else {
         Err(ContainerError::MissingMounts { bundle: wanted.bundle.to_owned(), missing })
     }
+}
+
+/// The configuration of a bundle, and its root directory, which must be there.
+fn bundle(bundle: &Path) -> Result<(Description, PathBuf), ContainerError> {
+    let path = bundle.join("config.json");
+    let config = std::fs::read(&path).map_err(ContainerError::place(&path))?;
+    let broken = |source| ContainerError::Config { path: path.clone(), source };
+    let description = Description::from_oci(&config).map_err(broken)?;
+    let rootfs = bundle.join(Description::root_of(&config).map_err(broken)?);
+    if !rootfs.is_dir() {
+        return Err(ContainerError::place(&rootfs)(io::ErrorKind::NotFound.into()));
+    }
+    Ok((description, rootfs))
+}
+
+/// The root directory of a bundle.
+pub(super) fn root_of_bundle(path: &Path) -> Result<PathBuf, ContainerError> {
+    bundle(path).map(|(_, rootfs)| rootfs)
 }
 
 /// Refuses what is certainly no directory of images, or not all of one.

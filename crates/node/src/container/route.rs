@@ -79,6 +79,16 @@ impl Runtime {
         self.flavor
     }
 
+    /// Refuses an ID that a container has already.
+    pub(super) fn has_not(&self, root: Option<&Path>, id: &str) -> Result<(), ContainerError> {
+        let usual = Path::new("/run").join(self.flavor.program());
+        let path = root.unwrap_or(&usual).join(id);
+        match path.join(self.flavor.state_file()).exists() {
+            true => Err(ContainerError::Exists { id: id.to_owned(), path }),
+            false => Ok(()),
+        }
+    }
+
     /// Removes the state of a container that has ended.
     ///
     /// # Errors

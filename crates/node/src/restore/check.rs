@@ -127,12 +127,11 @@ pub(super) fn criu(facts: &Facts, is: u32) -> Result<(), Misfit> {
     if was / 100 > is / 100 { Err(Misfit::Criu { was, is }) } else { Ok(()) }
 }
 
-/// Holds the facts of a checkpoint against the place where it should run.
+/// Holds the machine of a checkpoint against another.
 ///
 /// # Errors
 /// The first misfit.
-pub fn check(facts: &Facts, site: &Site<'_>, volumes: Vec<Changed>) -> Result<(), Misfit> {
-    let (was, is) = (&facts.machine, site.machine);
+pub fn machine(was: &Machine, is: &Machine) -> Result<(), Misfit> {
     if was.kernel.architecture != is.kernel.architecture {
         return Err(Misfit::Architecture {
             was: was.kernel.architecture.clone(),
@@ -146,6 +145,15 @@ pub fn check(facts: &Facts, site: &Site<'_>, volumes: Vec<Changed>) -> Result<()
     if !lacking.is_empty() {
         return Err(Misfit::Cpu { lacking });
     }
+    Ok(())
+}
+
+/// Holds the facts of a checkpoint against the place where it should run.
+///
+/// # Errors
+/// The first misfit.
+pub fn check(facts: &Facts, site: &Site<'_>, volumes: Vec<Changed>) -> Result<(), Misfit> {
+    machine(&facts.machine, site.machine)?;
     if (facts.namespaces.ipc || facts.namespaces.time) && !site.capabilities.has("sys_admin") {
         return Err(Misfit::Namespaces);
     }

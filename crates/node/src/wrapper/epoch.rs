@@ -123,7 +123,7 @@ pub(super) fn leave(epoch: &Arc<Epoch>, within: Duration) {
 }
 
 /// A name for this start that no other has.
-pub(super) fn instance() -> String {
+pub(crate) fn instance() -> String {
     // The kernel's own generator of such names: 122 random bits.
     std::fs::read_to_string("/proc/sys/kernel/random/uuid")
         .map(|uuid| uuid.trim().to_owned())

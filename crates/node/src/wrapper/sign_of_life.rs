@@ -15,7 +15,7 @@ use crate::config::RunConfig;
 
 /// Held for as long as it lives.
 #[derive(Debug)]
-pub(super) struct SignOfLife {
+pub(crate) struct SignOfLife {
     path: PathBuf,
     _locked: File,
     stays: bool,
@@ -29,7 +29,7 @@ pub(super) fn directory(config: &RunConfig) -> Option<PathBuf> {
 
 impl SignOfLife {
     /// Gives one for the holder `id`. None where the directory cannot be written: then the lease alone counts.
-    pub(super) fn give(directory: &Path, id: &str) -> Option<SignOfLife> {
+    pub(crate) fn give(directory: &Path, id: &str) -> Option<SignOfLife> {
         let path = directory.join(id);
         let file = lock_new(directory, &path);
         file.inspect_err(|error| tracing::debug!(%error, "no sign of life")).ok().map(|file| SignOfLife {
@@ -45,7 +45,7 @@ impl SignOfLife {
     }
 
     /// Whether the holder `id` had one on this machine, and has it no more.
-    pub(super) fn is_gone(directory: &Path, id: &str) -> bool {
+    pub(crate) fn is_gone(directory: &Path, id: &str) -> bool {
         let path = directory.join(id);
         let Ok(mut file) = File::open(&path) else { return false };
         let mut boot = String::new();
@@ -54,7 +54,7 @@ impl SignOfLife {
     }
 
     /// Takes away what a holder that is gone has left.
-    pub(super) fn forget(directory: &Path, id: &str) {
+    pub(crate) fn forget(directory: &Path, id: &str) {
         let _ = std::fs::remove_file(directory.join(id));
     }
 }

@@ -111,6 +111,20 @@ fn a_suspended_program_is_resumed_round_after_round() {
 }
 
 #[test]
+fn a_suspend_that_runs_on_unwatched_is_resumed_once() {
+    let mut story = Story::new();
+    let epoch = story.start_fresh();
+    story.checkpoint(epoch, Suspend);
+    let epoch = story.start();
+    story.restore(epoch, 1);
+    story.record.record_settled(epoch).unwrap();
+    let epoch = story.start();
+    story.offers("start fresh: nothing is kept that could be restored");
+    assert!(matches!(story.record.record_attempt(epoch, 1, story.now), Err(LineageError::Spent { .. })));
+    assert!(story.record.record_settled(epoch - 1).unwrap_err().is_fenced());
+}
+
+#[test]
 fn a_suspend_is_resumed_once() {
     let mut story = Story::new();
     let epoch = story.start_fresh();

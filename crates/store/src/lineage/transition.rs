@@ -423,6 +423,16 @@ impl Record {
         Ok(())
     }
 
+    /// Notes that what `epoch` restored runs on, without waiting for [`SETTLE`]: for one that nobody watches from here on.
+    ///
+    /// # Errors
+    /// [`LineageError::Fenced`].
+    pub fn record_settled(&mut self, epoch: u64) -> Result<(), LineageError> {
+        self.check_epoch(epoch)?;
+        self.settle(epoch);
+        Ok(())
+    }
+
     /// Notes that what `epoch` restored runs on: it is spent if it was a suspend, and newer ones were left aside.
     fn settle(&mut self, epoch: u64) {
         let Progress::Running { epoch: running, from: Some(number), .. } = self.progress else { return };

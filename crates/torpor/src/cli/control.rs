@@ -20,7 +20,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 pub(crate) struct Args {
     /// The program's name. Not needed where one program alone runs.
     #[arg(long, value_name = "NAME", env = "TORPOR_NAME")]
-    name: Option<Name>,
+    pub(super) name: Option<Name>,
     /// The program's control socket, where it is not the usual one.
     #[arg(long, value_name = "FILE", env = "TORPOR_CONTROL_SOCKET")]
     control_socket: Option<PathBuf>,

@@ -6,17 +6,19 @@ use torpor_node::config::Surroundings;
 use torpor_node::container::Flavor;
 use torpor_node::container::restore::{self, Processes, Wanted};
 use torpor_node::container::route::Runtime;
+use torpor_node::container::stored::{self, Origin};
 use torpor_node::criu_bundle;
+use torpor_store::name::Reference;
 
-use super::Exit;
 use super::failure::Failure;
+use super::{Exit, store};
 
 /// Restore a checkpoint as a container, or as plain processes
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// A directory of CRIU's images.
-    #[arg(value_name = "DIR")]
-    images: PathBuf,
+    /// A directory of CRIU's images, or a name in the store, as NAME or NAME@NUMBER. What is there as a path is one.
+    #[arg(value_name = "SOURCE")]
+    source: PathBuf,
     /// The directory of the container's configuration. Without it, plain processes are restored.
     #[arg(long, value_name = "DIR")]
     bundle: Option<PathBuf>,
@@ -44,12 +46,18 @@ pub(crate) struct Args {
     /// The CRIU to use for plain processes; a runtime uses its own.
     #[arg(long, value_name = "PROGRAM", conflicts_with = "bundle")]
     criu: Option<PathBuf>,
+    /// Where images from a store are laid out while they are restored: on a disk, for they are as large as the memory.
+    #[arg(long, value_name = "DIR", default_value = "/var/cache/torpor")]
+    room: PathBuf,
+    #[command(flatten)]
+    store: store::Args,
 }
 
 /// Restores it.
 pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
-    let images = std::path::absolute(&args.images)?;
-    let staging = Surroundings::read()?.runtime_dir.join("torpor");
+    let images = std::path::absolute(&args.source)?;
+    let surroundings = Surroundings::read()?;
+    let staging = surroundings.runtime_dir.join("torpor");
     let code = match &args.bundle {
         Some(bundle) => {
             let bundle = std::path::absolute(bundle)?;
@@ -73,7 +81,29 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
                 shell_job: args.shell_job,
                 staging: &staging,
             };
-            restore::container(&args.runtime()?, &wanted)?
+            match args.reference()? {
+                None => restore::container(&args.runtime()?, &wanted)?,
+                Some(reference) => {
+                    let signs = store::signs(&args.store.store);
+                    let from = Origin {
+                        repository: &args.store.open()?,
+                        reference,
+                        host: surroundings.host,
+                        signs: signs.as_deref(),
+                        room: &args.room,
+                    };
+                    stored::from_store(&args.runtime()?, &wanted, &from)?
+                }
+            }
+        }
+        None if args.reference()?.is_some() => {
+            let message = format!(
+                "{} is to be restored from the store, but not from what bundle",
+                args.source.display()
+            );
+            return Err(
+                Failure::new(Exit::Usage, message, "name the container's bundle with --bundle").into()
+            );
         }
         None => restore::processes(&Processes {
             criu: &criu_bundle::find(args.criu.as_deref())?.program,
@@ -89,6 +119,21 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
 }
 
 impl Args {
+    /// The source as a name in the store; none where it is a directory.
+    fn reference(&self) -> anyhow::Result<Option<Reference>> {
+        let text = self.source.to_string_lossy();
+        let named = text.strip_prefix("store:");
+        if named.is_none() && self.source.exists() {
+            return Ok(None);
+        }
+        if named.is_none() && text.starts_with(['/', '.']) {
+            let message = format!("there is no directory {text}");
+            let remedy = "name a directory of CRIU's images, or a name in the store";
+            return Err(Failure::new(Exit::NotFound, message, remedy).into());
+        }
+        Ok(Some(named.unwrap_or(&text).parse()?))
+    }
+
     /// The runtime that was named; else runc, and where that is not there, crun.
     fn runtime(&self) -> anyhow::Result<Runtime> {
         if let Some(named) = &self.runtime {

@@ -56,6 +56,11 @@ pub(crate) fn backend(url: &str) -> Result<Arc<dyn Backend>, Failure> {
     Ok(Arc::new(LocalBackend::new(directory(url)?)))
 }
 
+/// Where holders on this machine show that they live, in a store that is a directory.
+pub(crate) fn signs(url: &str) -> Option<PathBuf> {
+    directory(url).ok().map(|store| store.join("holders"))
+}
+
 /// The directory that a store's URL names.
 pub(crate) fn directory(url: &str) -> Result<PathBuf, Failure> {
     let refused = |message: String, remedy: &str| Err(Failure::new(Exit::Usage, message, remedy));

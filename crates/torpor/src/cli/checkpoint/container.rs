@@ -6,23 +6,29 @@ use std::time::Duration;
 use clap::ValueEnum;
 use serde::Serialize;
 use torpor_criu::options::{ExpertOption, Tcp};
+use torpor_node::config::Surroundings;
 use torpor_node::container::checkpoint::Job;
 use torpor_node::container::dump::Wishes;
+use torpor_node::container::generation::{Destination, Stored};
 use torpor_node::container::route::Runtime;
 use torpor_node::container::{Container, ContainerError, Engine, Query, Roots};
 use torpor_node::criu_bundle;
 use torpor_node::phase::Phase;
+use torpor_store::Repository;
+use torpor_store::name::Name;
 
 use super::Took;
 use crate::cli::Exit;
 use crate::cli::failure::Failure;
+use crate::cli::store;
 
 /// Flags for containers.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Containers")]
 #[group(skip)]
 pub(super) struct Args {
-    /// Write CRIU's images to this directory, from which the container's runtime restores.
+    /// Write CRIU's images to this directory, from which the container's runtime restores; else the checkpoint becomes a
+    /// generation of --name in the store, together with what the container changed in its image.
     #[arg(long, value_name = "DIR", requires = "target")]
     images: Option<PathBuf>,
     /// What happens to TCP connections.
@@ -49,6 +55,8 @@ pub(super) struct Args {
     /// An option of CRIU's own, as KEY or KEY=VALUE.
     #[arg(long, value_name = "OPTION", requires = "target")]
     criu_option: Vec<ExpertOption>,
+    #[command(flatten)]
+    store: store::Args,
 }
 
 /// What happens to TCP connections.
@@ -67,7 +75,7 @@ enum Connections {
 enum Route {
     /// Torpor, which speaks to CRIU itself: the shortest freeze.
     Direct,
-    /// The runtime's own command.
+    /// The runtime's own command, which takes --images.
     Runtime,
 }
 
@@ -75,7 +83,7 @@ enum Route {
 #[serde(rename_all = "camelCase")]
 struct Made {
     container: String,
-    images: PathBuf,
+    checkpoint: String,
     suspended: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     frozen_milliseconds: Option<f64>,
@@ -86,15 +94,10 @@ struct Made {
 pub(super) fn run(query: &Query, args: &super::Args) -> anyhow::Result<Exit> {
     let choice = &args.container;
     let container = Roots::with(choice.runtime_root.clone()).find(query)?;
-    let Some(images) = &choice.images else {
-        return Err(Failure::new(
-            Exit::Usage,
-            "it was not said where the checkpoint is to be",
-            "name a directory with --images",
-        )
-        .into());
-    };
-    let images = std::path::absolute(images)?;
+    if choice.route == Route::Runtime && choice.images.is_none() {
+        let message = "the runtime's own command writes to a directory, not to a store";
+        return Err(Failure::new(Exit::Usage, message, "name a directory with --images").into());
+    }
     let criu = criu_bundle::find(choice.criu.as_deref())?.program;
     let job = Job {
         container: &container,
@@ -104,22 +107,57 @@ pub(super) fn run(query: &Query, args: &super::Args) -> anyhow::Result<Exit> {
         memory_budget: None,
     };
     let runtime = || Runtime::find(container.flavor, choice.runtime.as_deref());
-    let done = match choice.route {
-        Route::Direct => job.into_directory(&images)?,
-        Route::Runtime => job.by_runtime(&runtime()?, &images)?,
+    let (place, done) = match &choice.images {
+        Some(images) => {
+            let images = std::path::absolute(images)?;
+            let done = match choice.route {
+                Route::Direct => job.into_directory(&images)?,
+                Route::Runtime => job.by_runtime(&runtime()?, &images)?,
+            };
+            (images.display().to_string(), done)
+        }
+        None => {
+            let stored = store(&job, choice, args.wrapper.name.clone())?;
+            let description = stored.manifest.description();
+            (format!("{}@{}", description.name, description.generation), stored.done)
+        }
     };
     if choice.route == Route::Direct && !args.leave_running {
         clean_up(&container, runtime());
     }
     let made = Made {
         container: container.id,
-        images,
+        checkpoint: place,
         suspended: !args.leave_running,
         frozen_milliseconds: done.frozen.map(milliseconds),
         phases: done.phases.durations().into_iter().map(took).collect(),
     };
     args.output.print(&made, told)?;
     Ok(Exit::Success)
+}
+
+/// Makes it as a generation in the store.
+fn store(job: &Job<'_>, choice: &Args, name: Option<Name>) -> anyhow::Result<Stored> {
+    let name = match (name, job.container.pod()) {
+        (Some(name), _) => name,
+        (None, Some(place)) => format!("{}/{}/{}", place.namespace, place.pod, place.container).parse()?,
+        (None, None) => job.container.names.first().unwrap_or(&job.container.id).parse()?,
+    };
+    let backend = store::backend(&choice.store.store)?;
+    let credentials =
+        store::credentials(choice.store.passphrase_file.as_deref(), choice.store.key_file.as_deref())?;
+    let repository = Repository::open_or_create(backend, &credentials)?;
+    let surroundings = Surroundings::read()?;
+    let staging = surroundings.runtime_dir.join("torpor");
+    let signs = store::signs(&choice.store.store);
+    let into = Destination {
+        repository: &repository,
+        name,
+        host: surroundings.host,
+        signs: signs.as_deref(),
+        staging: &staging,
+    };
+    Ok(job.into_store(&into)?)
 }
 
 impl Args {
@@ -162,7 +200,7 @@ fn milliseconds(duration: Duration) -> f64 {
 
 fn told(made: &Made) -> String {
     let what = if made.suspended { "ended" } else { "runs on" };
-    let mut text = format!("{}: container {} {what}\n", made.images.display(), made.container);
+    let mut text = format!("{}: container {} {what}\n", made.checkpoint, made.container);
     if let Some(frozen) = made.frozen_milliseconds {
         text.push_str(&format!("  frozen   {frozen:>9.1} ms\n"));
     }
@@ -180,7 +218,7 @@ mod tests {
     fn what_was_made_is_told() {
         let made = Made {
             container: "one".into(),
-            images: "/var/tmp/one".into(),
+            checkpoint: "/var/tmp/one".into(),
             suspended: false,
             frozen_milliseconds: Some(12.25),
             phases: vec![took((Phase::Capture, Duration::from_millis(10)))],

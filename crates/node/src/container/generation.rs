@@ -1,0 +1,373 @@
+//! A container in a store: a checkpoint becomes a generation of a name, with what the container changed in its image.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use torpor_criu::diagnosis::Operation;
+use torpor_store::lineage::{Epoch, Lineage, Program, Publication};
+use torpor_store::manifest::{Description, GenerationKind};
+use torpor_store::name::Name;
+use torpor_store::{Draft, DraftSettings, Manifest, Repository};
+
+use super::ContainerError;
+use super::checkpoint::{Done, Engine, Freeze, Job};
+use super::dump::{self, DESCRIPTORS, LOG, Sight};
+use super::lease::{Lease, Taker};
+use super::obstacle::Ability;
+use super::state::{Container, Engine as By, Flavor, PodPlace};
+use crate::budget;
+use crate::checkpoint::pages::PagesIntoDraft;
+use crate::checkpoint::{Order, take_images};
+use crate::facts::FactsError;
+use crate::files::upper::Layer;
+use crate::machine::Machine;
+use crate::open_files::OpenFiles;
+use crate::phase::{Phase, Phases};
+use crate::process_tree;
+use crate::staging::Staging;
+use crate::stored_files::IntoDraft;
+
+/// The version of the document that this release writes, and the newest it reads.
+pub const VERSION: u32 = 1;
+/// What tells the document from that of a program under `torpor run`.
+const KIND: &str = "container";
+
+/// What a manifest tells about a container.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Facts {
+    /// [`VERSION`].
+    pub version: u32,
+    /// `container`.
+    pub kind: String,
+    /// The Torpor that wrote it.
+    pub torpor: String,
+    /// The container's ID.
+    pub id: String,
+    /// Its names.
+    pub names: Vec<String>,
+    /// Who had it started.
+    pub engine: By,
+    /// The low-level runtime.
+    pub runtime: Flavor,
+    /// Its place in a pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<PodPlace>,
+    /// Its image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// Its command.
+    pub command: Vec<String>,
+    /// Whether what it changed in its image is in the checkpoint. It is where its root is an overlay.
+    pub layer: bool,
+    /// The configuration it was started with (OCI runtime specification).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<serde_json::Value>,
+    /// CRIU, and what it was told.
+    pub criu: crate::facts::Criu,
+    /// The machine.
+    pub machine: Machine,
+}
+
+impl Facts {
+    /// Reads the document; none where it is about something else than a container.
+    ///
+    /// # Errors
+    /// A newer release wrote it, or it is broken.
+    pub fn parse(document: &[u8]) -> Result<Option<Facts>, FactsError> {
+        #[derive(Deserialize)]
+        struct Head {
+            version: u32,
+            #[serde(default)]
+            kind: Option<String>,
+        }
+        let Head { version: found, kind } = serde_json::from_slice(document)?;
+        match kind.as_deref() {
+            Some(KIND) if found > VERSION => Err(FactsError::TooNew { found }),
+            Some(KIND) => Ok(Some(serde_json::from_slice(document)?)),
+            _ => Ok(None),
+        }
+    }
+}
+
+/// Where a generation goes.
+#[derive(Debug)]
+pub struct Destination<'a> {
+    /// The store.
+    pub repository: &'a Repository,
+    /// The name.
+    pub name: Name,
+    /// This machine's name.
+    pub host: String,
+    /// Where holders on this machine show that they live; see [`Taker::signs`].
+    pub signs: Option<&'a Path>,
+    /// Where staging directories are made.
+    pub staging: &'a Path,
+}
+
+/// A generation that exists.
+#[derive(Debug)]
+pub struct Stored {
+    /// Its manifest.
+    pub manifest: Manifest,
+    /// How it went.
+    pub done: Done,
+}
+
+impl Job<'_> {
+    /// Makes the checkpoint as a generation of a name.
+    ///
+    /// # Errors
+    /// Where it cannot be made: nothing of it is offered then, and the container runs on.
+    pub fn into_store(&self, into: &Destination<'_>) -> Result<Stored, ContainerError> {
+        let mut phases = Phases::begin(Phase::Check);
+        let order = self.order();
+        let _lock = self.lock()?;
+        let (sight, ability) = self.check()?;
+        let lineage = Lineage::new(into.repository, into.name.clone());
+        let predecessor = predecessor(into.repository, &lineage)?;
+        let taker = Taker {
+            id: &self.container.id,
+            pod: self.container.pod().map(|place| format!("{}/{}", place.namespace, place.pod)),
+            host: &into.host,
+            signs: into.signs,
+        };
+        let lease = Lease::take(&lineage, &taker)?;
+        let (manifest, frozen) = self.generation(
+            into,
+            lease.epoch(),
+            predecessor.as_ref(),
+            (&sight, &ability),
+            &order,
+            &mut phases,
+        )?;
+        Ok(Stored { manifest, done: Done { phases, frozen: Some(frozen) } })
+    }
+
+    fn generation(
+        &self,
+        into: &Destination<'_>,
+        epoch: &Epoch,
+        predecessor: Option<&Manifest>,
+        (sight, ability): (&Sight, &Ability),
+        order: &Order,
+        phases: &mut Phases,
+    ) -> Result<(Manifest, Duration), ContainerError> {
+        let name = format!("container-{}", self.container.id);
+        let staging = Staging::create(into.staging, &name).map_err(ContainerError::place(into.staging))?;
+        let engine = Engine::start(self.criu)?;
+        let options = self.options(sight, ability, order, staging.path());
+        let criu = crate::facts::Criu {
+            version: engine.version,
+            options: options.record(),
+            own_configuration: false,
+        };
+        let upper = upper_of(self.container.init)?;
+        if upper.is_none() {
+            tracing::warn!(
+                "the container's root is no overlay: what it changed in its image is not in the checkpoint"
+            );
+        }
+        let mut layer = upper.map(Layer::new);
+        let facts = facts(self.container, layer.is_some(), criu);
+        let mut draft = draft(self, into.repository, predecessor, ability)?;
+        if let Some(layer) = &mut layer {
+            layer.pass(&writable(self.container)?, &mut IntoDraft::new(&mut draft, order), true)?;
+        }
+        order.check()?;
+
+        let number = epoch.next_generation()?;
+        let frozen = OnceLock::new();
+        let sink = PagesIntoDraft::new(draft, order, &frozen);
+        let finish = |draft: Draft, phases: &Phases| {
+            publish(epoch, draft, &facts, self.container, describe(self, epoch, number, predecessor, phases))
+        };
+        let freeze = Freeze { job: self, order, options: &options, frozen: &frozen, phases };
+        let result = freeze.run(engine, sink, &mut |sink: PagesIntoDraft<'_>, phases| {
+            let mut draft = sink.into_draft();
+            order.check()?;
+            if let Some(layer) = &mut layer {
+                let writable = writable(self.container)?;
+                layer.pass(&writable, &mut IntoDraft::new(&mut draft, order), false)?;
+            }
+            take_images(staging.path(), &mut draft)
+                .map_err(|error| ContainerError::Images(Box::new(error)))?;
+            draft.image(DESCRIPTORS, &mut dump::descriptors(self.container).as_bytes())?;
+            order.check()?;
+            if self.wishes.leave_running {
+                return Ok(Captured::Copied(Box::new(draft)));
+            }
+            draft.resume();
+            finish(draft, phases).map(|manifest| Captured::Published(Box::new(manifest)))
+        });
+        let (captured, duration) =
+            result.map_err(|error| error.with_log(&staging.path().join(LOG), Operation::Checkpoint))?;
+        let manifest = match captured {
+            Captured::Published(manifest) => *manifest,
+            Captured::Copied(mut draft) => {
+                phases.enter(Phase::Commit);
+                draft.resume();
+                finish(*draft, phases)?
+            }
+        };
+        Ok((manifest, duration))
+    }
+}
+
+/// What the freeze has brought.
+enum Captured {
+    Copied(Box<Draft>),
+    Published(Box<Manifest>),
+}
+
+/// The newest generation, whose pages need not be kept again.
+fn predecessor(repository: &Repository, lineage: &Lineage) -> Result<Option<Manifest>, ContainerError> {
+    let newest = lineage.record()?.and_then(|record| record.generations.last().map(|newest| newest.manifest));
+    Ok(newest.and_then(|id| match repository.manifest(id) {
+        Ok(manifest) => Some(manifest),
+        Err(error) => {
+            tracing::warn!(%error, "the generation before cannot be read; nothing is taken from it");
+            None
+        }
+    }))
+}
+
+fn draft(
+    job: &Job<'_>,
+    repository: &Repository,
+    predecessor: Option<&Manifest>,
+    ability: &Ability,
+) -> Result<Draft, ContainerError> {
+    let budget = budget::decide(job.memory_budget, budget::Memory::read());
+    let index_limit = budget::of_index(budget);
+    let memory_limit = budget::of_draft(budget, 2 * budget::SOCKET + index_limit, ability.memory);
+    let settings = DraftSettings {
+        predecessor,
+        memory_limit: usize::try_from(memory_limit).unwrap_or(usize::MAX),
+        index_limit: usize::try_from(index_limit).unwrap_or(usize::MAX),
+        held: if job.wishes.leave_running { ability.memory } else { 0 },
+        ..DraftSettings::default()
+    };
+    Ok(repository.draft(settings)?)
+}
+
+fn facts(container: &Container, layer: bool, criu: crate::facts::Criu) -> Facts {
+    let config = std::fs::read(container.bundle.join("config.json")).ok();
+    Facts {
+        version: VERSION,
+        kind: KIND.to_owned(),
+        torpor: env!("CARGO_PKG_VERSION").to_owned(),
+        id: container.id.clone(),
+        names: container.names.clone(),
+        engine: container.engine.clone(),
+        runtime: container.flavor,
+        pod: container.pod(),
+        image: container.image().map(str::to_owned),
+        command: container.description.command.clone(),
+        layer,
+        config: config.and_then(|config| serde_json::from_slice(&config).ok()),
+        criu,
+        machine: Machine::read(),
+    }
+}
+
+fn describe(
+    job: &Job<'_>,
+    epoch: &Epoch,
+    number: u64,
+    predecessor: Option<&Manifest>,
+    phases: &Phases,
+) -> Description {
+    Description {
+        name: epoch.name().to_string(),
+        epoch: epoch.number(),
+        generation: number,
+        kind: if job.wishes.leave_running { GenerationKind::Running } else { GenerationKind::Suspend },
+        parent: predecessor.map(|manifest| manifest.description().generation),
+        created: jiff::Timestamp::now(),
+        phases: phases.recorded(),
+        facts: Vec::new(),
+    }
+}
+
+/// The act by which the generation begins to exist.
+fn publish(
+    epoch: &Epoch,
+    draft: Draft,
+    facts: &Facts,
+    container: &Container,
+    description: Description,
+) -> Result<Manifest, ContainerError> {
+    let facts = serde_json::to_vec(facts).map_err(ContainerError::Facts)?;
+    let finished = draft.finish(Description { facts, ..description })?;
+    let program = Program {
+        command: Some(container.description.command.join(" ")).filter(|command| !command.is_empty()),
+        executable: None,
+        image: container.image().map(str::to_owned),
+    };
+    epoch.publish(&Publication::new(&finished, program))?;
+    Ok(finished.manifest)
+}
+
+/// Paths, as the container has them, that are open for writing.
+fn writable(container: &Container) -> Result<HashSet<PathBuf>, ContainerError> {
+    let open = OpenFiles::of_tree(process_tree::pid(container.init)?)?;
+    Ok(open.iter().filter(|file| file.writable).map(|file| file.path.clone()).collect())
+}
+
+/// The upper directory of a container's root, where that is an overlay that can be written.
+fn upper_of(init: i32) -> Result<Option<PathBuf>, ContainerError> {
+    let path = PathBuf::from(format!("/proc/{init}/mountinfo"));
+    let mountinfo = std::fs::read_to_string(&path).map_err(ContainerError::place(&path))?;
+    upper_in(&mountinfo).map_err(|upper| ContainerError::Upper { upper })
+}
+
+/// In `/proc/PID/mountinfo`, whose writer escapes blanks as octal numbers; the overlay escapes commas and colons with a
+/// backslash. An error is a path that cannot be used.
+fn upper_in(mountinfo: &str) -> Result<Option<PathBuf>, String> {
+    let root = mountinfo.lines().rfind(|line| line.split(' ').nth(4) == Some("/"));
+    let upper = root
+        .and_then(|root| root.split_once(" - ")?.1.strip_prefix("overlay ")?.split(' ').nth(1))
+        .and_then(|options| options.split(',').find_map(|option| option.strip_prefix("upperdir=")));
+    match upper {
+        None => Ok(None),
+        // A path that needed escapes is not worth the risk of another than was meant.
+        Some(upper) if !upper.starts_with('/') || upper.contains('\\') => Err(upper.to_owned()),
+        Some(upper) => Ok(Some(PathBuf::from(upper))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_upper_directory_is_an_option_of_the_overlay_at_the_root() {
+        let line = |point: &str, options: &str| {
+            format!("5 1 0:60 / {point} rw,relatime master:3 - overlay overlay {options}\n")
+        };
+        for (mountinfo, upper) in [
+            (line("/", "rw,lowerdir=/a:/b,upperdir=/s/1/diff,workdir=/s/1/work"), Ok(Some("/s/1/diff"))),
+            (line("/", "ro,lowerdir=/a:/b"), Ok(None)),
+            (line("/", "rw,upperdir=relative,workdir=w"), Err("relative")),
+            (line("/", r"rw,upperdir=/with\054comma,workdir=w"), Err(r"/with\054comma")),
+            (line("/data", "rw,upperdir=/other,workdir=w"), Ok(None)),
+            ("5 1 8:1 /b/rootfs / rw - ext4 /dev/vda rw\n".to_owned(), Ok(None)),
+            (String::new(), Ok(None)),
+        ] {
+            let upper = upper.map(|upper| upper.map(PathBuf::from)).map_err(str::to_owned);
+            assert_eq!(upper_in(&mountinfo), upper, "{mountinfo}");
+        }
+    }
+
+    #[test]
+    fn facts_of_a_program_are_not_a_containers() {
+        assert!(Facts::parse(br#"{"version": 1, "torpor": "0.1.0", "command": []}"#).unwrap().is_none());
+        assert!(Facts::parse(b"").is_err());
+        let newer = Facts::parse(br#"{"version": 9, "kind": "container"}"#);
+        assert!(matches!(newer, Err(FactsError::TooNew { found: 9 })));
+    }
+}

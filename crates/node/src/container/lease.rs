@@ -1,0 +1,97 @@
+//! The name of a container in a store, held while its checkpoint or restore lasts.
+
+use std::path::Path;
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use torpor_store::lineage::{Epoch, Lineage, LineageError, Start};
+
+use crate::wrapper::{SignOfLife, instance};
+
+/// How long a name is held without a word.
+const LEASE: SignedDuration = SignedDuration::from_secs(60);
+/// How often it is renewed.
+const THIRD: Duration = Duration::from_secs(20);
+
+/// Who takes a name.
+#[derive(Debug, Clone)]
+pub struct Taker<'a> {
+    /// The container's ID, or the one it is to have. Who takes a name for the same ID on the same machine is believed to
+    /// be its successor.
+    pub id: &'a str,
+    /// Its pod.
+    pub pod: Option<String>,
+    /// This machine's name.
+    pub host: &'a str,
+    /// Where holders on this machine show that they live: the directory `holders` of a store that is a directory.
+    pub signs: Option<&'a Path>,
+}
+
+/// A name that is held until this is dropped.
+#[derive(Debug)]
+pub(super) struct Lease {
+    epoch: Epoch,
+    stop: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+    _sign: Option<SignOfLife>,
+}
+
+impl Lease {
+    /// Takes a name over from whoever held it, if that is allowed.
+    ///
+    /// # Errors
+    /// Another holds it, or the store fails.
+    pub(super) fn take(lineage: &Lineage, taker: &Taker<'_>) -> Result<Lease, LineageError> {
+        let holder = lineage.record()?.and_then(|record| record.holder);
+        let gone =
+            holder.filter(|holder| taker.signs.is_some_and(|signs| SignOfLife::is_gone(signs, &holder.id)));
+        let start = Start {
+            id: instance(),
+            incarnation: Some(format!("container {} on {}", taker.id, taker.host)),
+            host: taker.host.to_owned(),
+            pod: taker.pod.clone(),
+            pid: std::process::id(),
+            lease: LEASE,
+            known_gone: gone.map(|holder| holder.id),
+        };
+        let sign = taker.signs.and_then(|signs| SignOfLife::give(signs, &start.id));
+        let epoch = lineage.begin(&start)?;
+        if let (Some(signs), Some(gone)) = (taker.signs, &start.known_gone) {
+            SignOfLife::forget(signs, gone);
+        }
+        let (stop, stopped) = mpsc::channel();
+        let renewed = epoch.clone();
+        let thread = std::thread::Builder::new().name("lease".into()).spawn(move || {
+            while stopped.recv_timeout(THIRD) == Err(RecvTimeoutError::Timeout) {
+                match renewed.renew() {
+                    Ok(()) => {}
+                    // A checkpoint of the container that was restored has begun an epoch of its own.
+                    Err(LineageError::Fenced { .. }) => return,
+                    Err(error) => tracing::warn!(%error, "the lease cannot be renewed now"),
+                }
+            }
+        });
+        Ok(Lease { epoch, stop: Some(stop), thread: thread.ok(), _sign: sign })
+    }
+
+    /// The epoch that has begun with it.
+    pub(super) fn epoch(&self) -> &Epoch {
+        &self.epoch
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+        // Whoever comes next need not wait for the lease to end.
+        match self.epoch.release() {
+            Ok(()) | Err(LineageError::Fenced { .. }) => {}
+            Err(error) => tracing::warn!(%error, "the name stays held until its lease ends"),
+        }
+    }
+}

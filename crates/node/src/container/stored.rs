@@ -1,0 +1,314 @@
+//! A generation of a container: held against this machine, laid out for a runtime, and restored.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use torpor_criu::image::pagemap::Generation;
+use torpor_store::lineage::{Decision, Ending, Epoch, Lineage, LineageError, Wish};
+use torpor_store::name::Reference;
+use torpor_store::{Manifest, Repository};
+
+use super::ContainerError;
+use super::generation::Facts;
+use super::lease::{Lease, Taker};
+use super::restore::{Wanted, container, root_of_bundle};
+use super::route::Runtime;
+use crate::files::layout::{Before, LayoutPlan, LayoutReport};
+use crate::files::{FileKind, FileRecord, FileSource, Selection};
+use crate::machine::Machine;
+use crate::mounts::{Mount, MountClass, MountPlan, MountPolicy, PlannedMount};
+use crate::restore::check;
+use crate::staging::Staging;
+use crate::stored_files::FromManifest;
+
+/// A generation that holds a container.
+#[derive(Debug)]
+pub struct Kept<'a> {
+    repository: &'a Repository,
+    manifest: &'a Manifest,
+    facts: Facts,
+}
+
+impl<'a> Kept<'a> {
+    /// The container in a generation.
+    ///
+    /// # Errors
+    /// It holds something else, or a newer release wrote it.
+    pub fn new(repository: &'a Repository, manifest: &'a Manifest) -> Result<Kept<'a>, ContainerError> {
+        let description = manifest.description();
+        let facts = Facts::parse(&description.facts)?.ok_or_else(|| ContainerError::OfAProgram {
+            generation: format!("{}@{}", description.name, description.generation),
+        })?;
+        Ok(Kept { repository, manifest, facts })
+    }
+
+    /// What is known of it.
+    #[must_use]
+    pub fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// Whether it can run on a machine.
+    ///
+    /// # Errors
+    /// It cannot.
+    pub fn check(&self, machine: &Machine) -> Result<(), ContainerError> {
+        check::machine(&self.facts.machine, machine).map_err(ContainerError::Machine)
+    }
+
+    /// Lays out CRIU's images and `descriptors.json` in an empty directory, for the `restore` of runc and crun.
+    ///
+    /// # Errors
+    /// They cannot be read or written.
+    pub fn images_into(&self, directory: &Path) -> Result<(), ContainerError> {
+        for image in self.manifest.images() {
+            if image.name.contains('/') || image.name.starts_with('.') {
+                return Err(ContainerError::ImageName { name: image.name.clone() });
+            }
+            let body = self.repository.read_image(self.manifest, &image.name)?;
+            let path = directory.join(&image.name);
+            File::create_new(&path)
+                .and_then(|mut file| file.write_all(&body))
+                .map_err(ContainerError::place(&path))?;
+        }
+        // The runtime's CRIU may be any: newer ones read the older form, too.
+        crate::restore::lay_out_memory(self.repository, self.manifest, directory, Generation::Narrow)
+            .map_err(|error| ContainerError::Layout(Box::new(error)))
+    }
+
+    /// Holds the container's files against the root directory that they are for. Nothing is written yet.
+    ///
+    /// # Errors
+    /// They cannot be read, or one of them lies outside of the root.
+    pub fn files_for(&self, rootfs: &Path) -> Result<Files<'a>, ContainerError> {
+        let root = rootfs.canonicalize().map_err(ContainerError::place(rootfs))?;
+        let below = Below { files: FromManifest::read(self.repository, self.manifest)?, root };
+        let records = below.files.records().into_iter().map(|record| record_below(record, &below.root));
+        let plan = LayoutPlan::new(records, &writable(&below.root), &Selection::default())?;
+        Ok(Files { plan, below })
+    }
+}
+
+/// What a container changed in its image, for one root directory.
+#[derive(Debug)]
+pub struct Files<'a> {
+    plan: LayoutPlan,
+    below: Below<'a>,
+}
+
+impl Files<'_> {
+    /// What is there in their places now. It comes back when the answer is dropped, unless that is released.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn before(&self) -> Result<Before, ContainerError> {
+        Ok(self.plan.before()?)
+    }
+
+    /// Writes and removes them. Doing it twice gives the same as doing it once.
+    ///
+    /// # Errors
+    /// One of them cannot be written.
+    pub fn put(&mut self) -> Result<LayoutReport, ContainerError> {
+        let report = self.plan.apply(&mut self.below)?;
+        for (path, lost) in &report.lost {
+            tracing::warn!(path = %path.display(), ?lost, "a file could not be put back exactly");
+        }
+        Ok(report)
+    }
+}
+
+/// Which generation, and where from.
+#[derive(Debug)]
+pub struct Origin<'a> {
+    /// The store.
+    pub repository: &'a Repository,
+    /// The name, and the generation where one is meant.
+    pub reference: Reference,
+    /// This machine's name.
+    pub host: String,
+    /// Where holders on this machine show that they live; see [`Taker::signs`].
+    pub signs: Option<&'a Path>,
+    /// Where images are laid out; on a disk, for they are as large as the container's memory.
+    pub room: &'a Path,
+}
+
+/// Makes a container run again from a generation. Of `wanted`, the images are those of the store. Returns its exit code,
+/// where it was waited for.
+///
+/// # Errors
+/// The lineage does not offer it, it does not fit, or the runtime fails: then it may be tried once more.
+pub fn from_store(
+    runtime: &Runtime,
+    wanted: &Wanted<'_>,
+    from: &Origin<'_>,
+) -> Result<Option<i32>, ContainerError> {
+    let lineage = Lineage::new(from.repository, from.reference.name.clone());
+    if lineage.record()?.is_none() {
+        return Err(LineageError::NoSuchName { name: from.reference.name.clone() }.into());
+    }
+    let taker = Taker { id: wanted.id, pod: None, host: &from.host, signs: from.signs };
+    let lease = Lease::take(&lineage, &taker)?;
+    let code = restore(runtime, wanted, from, lease.epoch())?;
+    if let Some(code) = code {
+        match lease.epoch().close(ending(code)) {
+            // A checkpoint that was made meanwhile has its own word on how it goes on.
+            Ok(_) | Err(LineageError::Fenced { .. }) => {}
+            Err(error) => tracing::warn!(%error, "how the container ended cannot be noted"),
+        }
+    }
+    Ok(code)
+}
+
+/// Runtimes tell a signal as 128 and its number.
+fn ending(code: i32) -> Ending {
+    match code {
+        129..=192 => Ending::Signaled(code - 128),
+        code => Ending::Exited(code),
+    }
+}
+
+fn restore(
+    runtime: &Runtime,
+    wanted: &Wanted<'_>,
+    from: &Origin<'_>,
+    epoch: &Epoch,
+) -> Result<Option<i32>, ContainerError> {
+    let manifest = offered(from, epoch)?;
+    let number = manifest.description().generation;
+    let kept = Kept::new(from.repository, &manifest)?;
+    kept.check(&Machine::read())?;
+    let mut files = kept.files_for(&root_of_bundle(wanted.bundle)?)?;
+    runtime.has_not(wanted.root, wanted.id)?;
+
+    epoch.record_attempt(number)?;
+    let mut attempt = || -> Result<Option<i32>, ContainerError> {
+        let name = format!("restore-{}", wanted.id);
+        let images = Staging::create(from.room, &name).map_err(ContainerError::place(from.room))?;
+        kept.images_into(images.path())?;
+        let before = files.before()?;
+        files.put()?;
+        // Before its first instruction: a suspend is resumed once.
+        epoch.record_restored(number)?;
+        let code = container(runtime, &Wanted { images: images.path(), ..wanted.clone() })?;
+        if code.is_none() {
+            // Nobody is there who could say later that it runs on.
+            epoch.record_settled()?;
+        }
+        before.release();
+        Ok(code)
+    };
+    attempt().inspect_err(|error| {
+        if let Err(error) = epoch.record_failed(number, &error.to_string()) {
+            tracing::warn!(%error, "the failure cannot be noted");
+        }
+    })
+}
+
+/// The manifest of what the lineage offers; an error where another was asked for, or nothing is offered.
+fn offered(from: &Origin<'_>, epoch: &Epoch) -> Result<Manifest, ContainerError> {
+    // What a container was started with is for its bundle to say.
+    let wish = Wish { allow_changed: true, templates: true, ..Wish::default() };
+    let offer = epoch.offer(&wish)?;
+    let refused =
+        |because: String| ContainerError::NotOffered { reference: from.reference.to_string(), because };
+    match offer.decision {
+        Decision::Restore { number, manifest, .. }
+            if from.reference.generation.is_none_or(|wanted| wanted == number) =>
+        {
+            Ok(from.repository.manifest(manifest)?)
+        }
+        Decision::Restore { number, .. } => {
+            Err(refused(format!("generation {number} is the one to go on from")))
+        }
+        Decision::Fresh { because } | Decision::Fail { because } => Err(refused(because.to_string())),
+    }
+}
+
+/// The container's root as a mount that is carried.
+fn writable(rootfs: &Path) -> MountPlan {
+    let mount = Mount {
+        id: 0,
+        parent: 0,
+        major: 0,
+        minor: 0,
+        root: PathBuf::from("/"),
+        point: rootfs.to_owned(),
+        read_only: false,
+        file_system: "overlay".to_owned(),
+        source: String::new(),
+    };
+    let planned =
+        PlannedMount { mount, class: MountClass::ContainerRoot, policy: MountPolicy::Carry, asked: true };
+    MountPlan { mounts: vec![planned], unused_rules: Vec::new() }
+}
+
+/// A record with its paths below the container's root.
+fn record_below(mut record: FileRecord, root: &Path) -> FileRecord {
+    let moved = |path: &Path| match path.strip_prefix("/").unwrap_or(path) {
+        inside if inside.as_os_str().is_empty() => root.to_owned(),
+        inside => root.join(inside),
+    };
+    record.path = moved(&record.path);
+    if let FileKind::HardLink { target } = &mut record.kind {
+        *target = moved(target);
+    }
+    record
+}
+
+/// Files of a manifest under paths below the container's root.
+#[derive(Debug)]
+struct Below<'a> {
+    files: FromManifest<'a>,
+    root: PathBuf,
+}
+
+impl FileSource for Below<'_> {
+    fn body(&mut self, record: &FileRecord, out: &mut dyn Write) -> io::Result<()> {
+        let inside = record.path.strip_prefix(&self.root).map_err(io::Error::other)?;
+        let record = FileRecord { path: Path::new("/").join(inside), ..record.clone() };
+        self.files.body(&record, out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_move_below_the_root_and_those_that_climb_out_are_refused() {
+        let root = Path::new("/bundle/rootfs");
+        let record = |path: &str, kind| FileRecord {
+            path: path.into(),
+            section: crate::files::Section::Carried,
+            kind,
+            mode: 0o644,
+            uid: 0,
+            gid: 0,
+            mtime: Default::default(),
+            atime: Default::default(),
+            xattrs: Vec::new(),
+        };
+        let plan = |record: FileRecord| {
+            LayoutPlan::new([record_below(record, root)], &writable(root), &Selection::default())
+        };
+        let directory = || FileKind::Directory { opaque: false };
+        assert_eq!(record_below(record("/", directory()), root).path, root);
+        for path in ["/", "/etc", "/a/b"] {
+            assert!(plan(record(path, directory())).is_ok(), "{path}");
+        }
+        for path in ["/../etc", "/a/../../b", "../x", "/a//b", ""] {
+            let result = plan(record(path, FileKind::Removed));
+            assert!(result.is_err(), "{path:?}: {result:?}");
+        }
+    }
+
+    #[test]
+    fn a_signal_is_a_crash() {
+        assert_eq!(ending(0), Ending::Exited(0));
+        assert_eq!(ending(3), Ending::Exited(3));
+        assert_eq!(ending(137), Ending::Signaled(9));
+        assert_eq!(ending(255), Ending::Exited(255));
+    }
+}

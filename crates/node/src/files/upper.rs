@@ -1,0 +1,304 @@
+//! The upper directory of an overlay: what a container changed in its image.
+//!
+//! The kernel has made the difference already (Linux, Documentation/filesystems/overlayfs.rst): what is here was
+//! written, a character device 0:0 stands for what was removed, and an attribute marks directories that hide what is
+//! below. It is copied twice, once while the container runs and once, as far as it changed since, while it is frozen.
+//! The program can change this directory at any time, so nothing is reached but by descriptors beneath it.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ffi::CString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rustix::fs::{Dir, FileType, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::beneath::Beneath;
+use super::reading::OpenedFile;
+use super::{FileKind, FileSink, FilesError, Inode, Section, Stat, Xattr};
+
+/// A write sets a file's time when it begins; one that began so long ago is taken for done.
+const LONGEST_WRITE_SECONDS: i64 = 2;
+/// Attributes of the overlay's own, with and without privilege.
+const OVERLAY: [&[u8]; 2] = [b"trusted.overlay.", b"user.overlay."];
+
+/// A path that is in the sink.
+#[derive(Debug)]
+struct Copied {
+    stat: Stat,
+    /// For a hard link, the path of the record with the body.
+    leader: Option<PathBuf>,
+    /// It may not be what the file held at any one moment.
+    doubtful: bool,
+}
+
+/// The copying of one layer.
+#[derive(Debug)]
+pub struct Layer {
+    upper: PathBuf,
+    copied: BTreeMap<PathBuf, Copied>,
+}
+
+impl Layer {
+    /// The layer in the directory `upper`.
+    #[must_use]
+    pub fn new(upper: impl Into<PathBuf>) -> Layer {
+        Layer { upper: upper.into(), copied: BTreeMap::new() }
+    }
+
+    /// Copies what is new since the last pass, or everything. `writable` are paths, as the container has them, that are
+    /// open for writing: their times tell nothing. Returns how many records were put.
+    ///
+    /// # Errors
+    /// A file cannot be read, or the sink does not take it.
+    pub fn pass(
+        &mut self,
+        writable: &HashSet<PathBuf>,
+        sink: &mut dyn FileSink,
+        running: bool,
+    ) -> Result<u64, FilesError> {
+        let failed =
+            |path: &Path, errno: Errno| FilesError::Read { path: path.to_owned(), source: errno.into() };
+        let mut beneath = Beneath::new(&self.upper).map_err(|errno| failed(&self.upper, errno))?;
+        let found = self.list(&mut beneath)?;
+        let mut leaders: HashMap<Inode, PathBuf> = HashMap::new();
+        let mut put = 0;
+        for (path, stat) in &found {
+            let leader = (stat.links > 1 && stat.file_type() == FileType::RegularFile)
+                .then(|| leaders.entry(stat.inode()).or_insert_with(|| path.clone()).clone())
+                .filter(|leader| leader != path);
+            let is_same = self.copied.get(path).is_some_and(|before| {
+                before.stat.same_state(stat) && !before.doubtful && before.leader == leader
+            });
+            if is_same && !writable.contains(path) {
+                continue;
+            }
+            let (directory, name) = match beneath.parent(&self.place(path)) {
+                Ok(found) => found,
+                Err(Errno::NOENT) if running => continue,
+                Err(errno) => return Err(failed(path, errno)),
+            };
+            let opened = match OpenedFile::open(&directory, &name, path, Section::Carried, false) {
+                Ok(opened) => opened,
+                Err(error) if running && error.kind() == std::io::ErrorKind::NotFound => continue,
+                Err(source) => return Err(FilesError::Read { path: path.clone(), source }),
+            };
+            let doubtful = self.take(&opened, leader.as_deref(), sink)?;
+            put += 1;
+            self.copied.insert(
+                path.clone(),
+                Copied {
+                    stat: opened.stat,
+                    leader,
+                    doubtful: running && (doubtful || writable.contains(path)),
+                },
+            );
+        }
+        let gone: Vec<PathBuf> =
+            self.copied.keys().filter(|path| !found.contains_key(*path)).cloned().collect();
+        for path in gone {
+            sink.withdraw(&path).map_err(|source| FilesError::Store { path: path.clone(), source })?;
+            self.copied.remove(&path);
+        }
+        Ok(put)
+    }
+
+    /// Puts one file. Returns whether it may have changed meanwhile.
+    fn take(
+        &self,
+        opened: &OpenedFile,
+        leader: Option<&Path>,
+        sink: &mut dyn FileSink,
+    ) -> Result<bool, FilesError> {
+        let mut record = opened.record.clone();
+        let path = record.path.clone();
+        let has = |name: &str| {
+            let names = OVERLAY.map(|prefix| [prefix, name.as_bytes()].concat());
+            record.xattrs.iter().find(|xattr| names.contains(&xattr.name)).map(|xattr| xattr.value.clone())
+        };
+        if has("redirect").is_some() || has("metacopy").is_some() {
+            return Err(FilesError::NotCopied { path });
+        }
+        let removed =
+            matches!(record.kind, FileKind::Character { major: 0, minor: 0 }) || has("whiteout").is_some();
+        let opaque = has("opaque").is_some_and(|value| value == b"y");
+        record.xattrs = as_seen(std::mem::take(&mut record.xattrs));
+        match &mut record.kind {
+            kind if removed => *kind = FileKind::Removed,
+            kind if leader.is_some() => {
+                *kind = FileKind::HardLink { target: leader.map(Path::to_owned).unwrap_or_default() };
+            }
+            FileKind::Directory { opaque: marked } => *marked = opaque,
+            _ => {}
+        }
+        let stored = |source| FilesError::Store { path: path.clone(), source };
+        if matches!(record.kind, FileKind::File { .. }) {
+            let mut body = opened.body();
+            sink.put(&record, &mut body).map_err(stored)?;
+            let shrank = body.shrank;
+            let changed =
+                opened.changed().map_err(|source| FilesError::Read { path: path.clone(), source })?;
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
+            let recent =
+                i64::try_from(now).unwrap_or(i64::MAX) - opened.stat.ctime.seconds < LONGEST_WRITE_SECONDS;
+            return Ok(shrank || changed || recent);
+        }
+        sink.put(&record, &mut std::io::empty()).map_err(stored)?;
+        Ok(false)
+    }
+
+    /// Everything beneath the directory, by the paths that the container has for it.
+    fn list(&self, beneath: &mut Beneath) -> Result<BTreeMap<PathBuf, Stat>, FilesError> {
+        let mut found = BTreeMap::new();
+        let top = |errno: Errno| FilesError::Read { path: self.upper.clone(), source: errno.into() };
+        let (root, name) = beneath.parent(&self.upper).map_err(top)?;
+        found.insert(PathBuf::from("/"), Stat::at(&root, name.as_c_str()).map_err(top)?);
+        let mut directories = vec![PathBuf::from("/")];
+        while let Some(path) = directories.pop() {
+            let failed = |errno: Errno| FilesError::Read { path: path.clone(), source: errno.into() };
+            let (parent, name) = match beneath.parent(&self.place(&path)) {
+                Ok(place) => place,
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => continue,
+                Err(errno) => return Err(failed(errno)),
+            };
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let directory = match rustix::fs::openat(&*parent, name.as_c_str(), flags, Mode::empty()) {
+                Ok(directory) => directory,
+                // Removed, or replaced, since it was listed.
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => continue,
+                Err(errno) => return Err(failed(errno)),
+            };
+            for entry in Dir::read_from(&directory).map_err(failed)? {
+                let entry = entry.map_err(failed)?;
+                let name: CString = entry.file_name().to_owned();
+                if matches!(name.as_bytes(), b"." | b"..") {
+                    continue;
+                }
+                let stat = match Stat::at(&directory, name.as_c_str()) {
+                    Ok(stat) => stat,
+                    Err(Errno::NOENT) => continue,
+                    Err(errno) => return Err(failed(errno)),
+                };
+                let path = path.join(std::ffi::OsStr::from_bytes(name.as_bytes()));
+                if stat.file_type() == FileType::Directory {
+                    directories.push(path.clone());
+                }
+                found.insert(path, stat);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Where a path of the container's is.
+    fn place(&self, path: &Path) -> PathBuf {
+        match path.strip_prefix("/").unwrap_or(path) {
+            inside if inside.as_os_str().is_empty() => self.upper.clone(),
+            inside => self.upper.join(inside),
+        }
+    }
+}
+
+/// Attributes as the container sees them: without the overlay's own, and those of an overlay within it by their names
+/// there (they have one more `overlay.` here).
+fn as_seen(xattrs: Vec<Xattr>) -> Vec<Xattr> {
+    let seen = |xattr: Xattr| {
+        let Some(prefix) = OVERLAY.iter().find(|prefix| xattr.name.starts_with(prefix)) else {
+            return Some(xattr);
+        };
+        let inner = xattr.name[prefix.len()..].strip_prefix(b"overlay.")?;
+        Some(Xattr { name: [prefix, inner].concat(), value: xattr.value })
+    };
+    xattrs.into_iter().filter_map(seen).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+    use crate::files::tests::MemoryFiles;
+
+    fn none() -> HashSet<PathBuf> {
+        HashSet::new()
+    }
+
+    fn kind(files: &MemoryFiles, path: &str) -> Option<FileKind> {
+        files.files.get(Path::new(path)).map(|(record, _)| record.kind.clone())
+    }
+
+    #[test]
+    fn a_layer_is_read_as_the_kernel_wrote_it() {
+        let upper = tempfile::tempdir().unwrap();
+        let at = |name: &str| upper.path().join(name);
+        std::fs::create_dir(at("etc")).unwrap();
+        std::fs::write(at("etc/motd"), "hello").unwrap();
+        std::fs::hard_link(at("etc/motd"), at("etc/other")).unwrap();
+        symlink("/etc/motd", at("link")).unwrap();
+        let mut sink = MemoryFiles::default();
+        assert_eq!(Layer::new(upper.path()).pass(&none(), &mut sink, false).unwrap(), 5);
+        assert!(sink.files.contains_key(Path::new("/")));
+        assert_eq!(kind(&sink, "/etc"), Some(FileKind::Directory { opaque: false }));
+        assert_eq!(sink.files[Path::new("/etc/motd")].1, b"hello");
+        assert_eq!(kind(&sink, "/etc/other"), Some(FileKind::HardLink { target: "/etc/motd".into() }));
+        assert_eq!(kind(&sink, "/link"), Some(FileKind::Symlink { target: "/etc/motd".into() }));
+    }
+
+    #[test]
+    fn what_was_removed_and_what_hides_is_told() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let upper = tempfile::tempdir().unwrap();
+        let whiteout = upper.path().join("gone");
+        let mode = Mode::from_raw_mode(0);
+        if rustix::fs::mknodat(rustix::fs::CWD, &whiteout, FileType::CharacterDevice, mode, 0).is_err() {
+            return;
+        }
+        let hidden = upper.path().join("hidden");
+        std::fs::create_dir(&hidden).unwrap();
+        let flags = rustix::fs::XattrFlags::empty();
+        let marked = rustix::fs::setxattr(&hidden, "trusted.overlay.opaque", b"y", flags).is_ok();
+        let mut sink = MemoryFiles::default();
+        Layer::new(upper.path()).pass(&none(), &mut sink, false).unwrap();
+        assert_eq!(kind(&sink, "/gone"), Some(FileKind::Removed));
+        assert_eq!(kind(&sink, "/hidden"), Some(FileKind::Directory { opaque: marked }));
+        assert!(sink.files[Path::new("/hidden")].0.xattrs.is_empty());
+    }
+
+    #[test]
+    fn attributes_of_the_overlay_stay_behind() {
+        let names = |names: &[&str]| -> Vec<Xattr> {
+            names.iter().map(|name| Xattr { name: name.as_bytes().to_vec(), value: Vec::new() }).collect()
+        };
+        let found = names(&[
+            "security.capability",
+            "trusted.overlay.origin",
+            "trusted.overlay.overlay.opaque",
+            "user.a",
+        ]);
+        assert_eq!(as_seen(found), names(&["security.capability", "trusted.overlay.opaque", "user.a"]));
+    }
+
+    #[test]
+    fn the_second_pass_copies_what_changed_and_withdraws_what_went() {
+        let upper = tempfile::tempdir().unwrap();
+        let at = |name: &str| upper.path().join(name);
+        for name in ["same", "written", "open", "gone"] {
+            std::fs::write(at(name), "1").unwrap();
+        }
+        let mut sink = MemoryFiles::default();
+        let mut layer = Layer::new(upper.path());
+        layer.pass(&none(), &mut sink, true).unwrap();
+        // As if the first pass had been long after the last write.
+        layer.copied.values_mut().for_each(|copied| copied.doubtful = false);
+        std::fs::write(at("written"), "22").unwrap();
+        std::fs::remove_file(at("gone")).unwrap();
+        std::fs::write(at("new"), "3").unwrap();
+        let writable = HashSet::from([PathBuf::from("/open")]);
+        let put = layer.pass(&writable, &mut sink, false).unwrap();
+        assert_eq!(put, 4, "the root, written, open and new");
+        assert_eq!(kind(&sink, "/gone"), None);
+        assert_eq!(sink.files[Path::new("/written")].1, b"22");
+    }
+}
