@@ -40,6 +40,17 @@ pub(crate) fn ensure(args: &Args) -> Result<PathBuf> {
     Ok(root)
 }
 
+/// Whether a container runs on a lab host of this root, and CRIU works there; says what does not.
+pub(crate) fn works(root: &Path) -> Result<()> {
+    chore::step("trying a container on a lab host");
+    let share = workspace::target().join("lab/works");
+    std::fs::create_dir_all(&share)?;
+    let script = std::fs::read_to_string(scripts().join("works"))?;
+    let mut host = Command::new(scripts().join("host"));
+    chore::capture(host.arg(root).arg(&share).args(["bash", "-c"]).arg(script))?;
+    Ok(())
+}
+
 /// The directory of the scripts.
 fn scripts() -> PathBuf {
     workspace::root().join("xtask/lab")

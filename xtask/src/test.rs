@@ -1,5 +1,6 @@
 //! Everything that must hold before a change lands, in the order in which failures are cheapest.
 
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::Result;
@@ -21,12 +22,36 @@ pub(crate) struct Args {
     /// Only the tests: no formatting, lints or documentation.
     #[arg(long)]
     only_tests: bool,
-    /// Also test checkpoints that runc, crun, Podman and containerd make, on lab hosts (`cargo xtask lab`).
-    #[arg(long)]
-    engines: bool,
+    /// Also test with real runc, crun, Podman and containerd, on lab hosts (`cargo xtask lab`).
+    #[arg(long, value_name = "WHEN", value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "always")]
+    engines: Option<Engines>,
     /// Passed on to the test runner (names of tests, and its options).
     #[arg(last = true, value_name = "FILTER")]
     filter: Vec<String>,
+}
+
+/// When tests with real engines run.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Engines {
+    /// They run, or the whole fails.
+    Always,
+    /// They run where a lab host can run a container, and are left out aloud where not.
+    IfPossible,
+}
+
+impl Engines {
+    /// The root for lab hosts, where the tests run.
+    fn lab(self) -> Result<Option<PathBuf>> {
+        let works = lab::ensure(&lab::Args::default()).and_then(|root| lab::works(&root).map(|()| root));
+        match (self, works) {
+            (_, Ok(root)) => Ok(Some(root)),
+            (Self::Always, Err(error)) => Err(error),
+            (Self::IfPossible, Err(error)) => {
+                eprintln!("    no containers can run here, so no test with a real engine does: {error:#}");
+                Ok(None)
+            }
+        }
+    }
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
@@ -35,7 +60,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     chore::step("finding a CRIU that works here");
     let criu = criu::ensure(&criu::Args::default())?;
-    let lab = args.engines.then(|| lab::ensure(&lab::Args::default())).transpose()?;
+    let lab = args.engines.map(Engines::lab).transpose()?.flatten();
     if args.prepare {
         println!("export TORPOR_CRIU={}", criu.display());
         if let Some(lab) = lab {
