@@ -45,9 +45,9 @@ pub(crate) fn works(root: &Path) -> Result<()> {
     chore::step("trying a container on a lab host");
     let share = workspace::target().join("lab/works");
     std::fs::create_dir_all(&share)?;
-    let script = std::fs::read_to_string(scripts().join("works"))?;
-    let mut host = Command::new(scripts().join("host"));
-    chore::capture(host.arg(root).arg(&share).args(["bash", "-c"]).arg(script))?;
+    let script = share.join("works");
+    std::fs::copy(scripts().join("works"), &script)?;
+    chore::capture(Command::new(scripts().join("host")).arg(root).arg(&share).arg(script))?;
     Ok(())
 }
 
