@@ -24,6 +24,7 @@ pub mod machine;
 pub mod mounts;
 pub mod network_lock;
 pub mod node_state;
+pub mod oci_runtime;
 pub mod open_files;
 pub mod phase;
 pub mod privileges;

@@ -21,6 +21,7 @@ mod logging;
 mod ls;
 mod man;
 mod memory;
+mod oci_runtime;
 mod output;
 mod pin;
 mod place;
@@ -111,6 +112,9 @@ impl Command {
 ///
 /// A failure is printed as `error: …` followed, where a remedy is known, by `help: …`.
 pub(crate) fn main(arguments: Vec<OsString>) -> ExitCode {
+    if oci_runtime::is_called(&arguments) {
+        return oci_runtime::main(&arguments);
+    }
     if checkpointctl::is_called(&arguments) {
         return checkpointctl::main(arguments);
     }

@@ -16,6 +16,7 @@ mod privileges;
 mod process;
 mod programs;
 mod replicas;
+mod runtime;
 mod settings;
 mod sockets;
 mod sources;

@@ -1,0 +1,199 @@
+//! A node: a lab host with containerd on it, whose handler `torpor` is the `torpor-runtime` under test.
+
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// Scripts that run on a lab host, and the one that starts it.
+const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../xtask/lab");
+/// Runs its arguments with the three standard descriptors alone.
+const CLOSING: &str =
+    r#"for fd in /proc/self/fd/*; do fd=${fd##*/}; [ "$fd" -gt 2 ] && eval "exec $fd>&-"; done; exec "$@""#;
+/// How long anything may take before a test fails.
+const LIMIT: Duration = Duration::from_secs(60);
+const PACE: Duration = Duration::from_millis(20);
+/// The image whose files programs run in.
+const IMAGE: &str = "localhost/worker:1";
+
+/// What nodes share: the program, its configuration, and a store.
+#[derive(Debug)]
+pub(super) struct Cluster {
+    root: PathBuf,
+    place: TempDir,
+}
+
+impl Cluster {
+    /// A new one; none, with the reason said, where there is no root for its nodes.
+    pub(super) fn new() -> Option<Cluster> {
+        let Some(root) = std::env::var_os("TORPOR_LAB").map(PathBuf::from) else {
+            eprintln!("SKIPPED: TORPOR_LAB names no root for lab hosts (`cargo xtask lab` makes one)");
+            return None;
+        };
+        assert!(rustix::process::geteuid().is_root(), "lab hosts are made as root");
+        let place = tempfile::tempdir().unwrap();
+        let at = |name: &str| place.path().join(name);
+        symlink("torpor", at("torpor-runtime")).unwrap();
+        // Not a link: hosts see this directory alone.
+        if std::fs::hard_link(env!("CARGO_BIN_EXE_torpor"), at("torpor")).is_err() {
+            std::fs::copy(env!("CARGO_BIN_EXE_torpor"), at("torpor")).unwrap();
+        }
+        std::fs::create_dir(at("lab")).unwrap();
+        for script in std::fs::read_dir(SCRIPTS).unwrap() {
+            let script = script.unwrap();
+            std::fs::copy(script.path(), at("lab").join(script.file_name())).unwrap();
+        }
+        let store = at("store");
+        let settings =
+            format!("stores:\n  - url: file://{}\nstate: /var/tmp/torpor-runtime\n", store.display());
+        std::fs::write(at("runtime.yaml"), settings).unwrap();
+        Some(Cluster { root, place })
+    }
+
+    /// A path that all nodes share.
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.place.path().join(name)
+    }
+
+    /// A node on which containerd runs.
+    pub(super) fn node(&self) -> Node<'_> {
+        let node = self.host();
+        let runtime = self.path("torpor-runtime");
+        let settings = self.path("runtime.yaml");
+        let script = self.path("lab/containerd");
+        node.run(&[script.to_str().unwrap(), runtime.to_str().unwrap(), settings.to_str().unwrap()]);
+        node
+    }
+
+    /// A node without.
+    pub(super) fn host(&self) -> Node<'_> {
+        let mut host = Command::new(self.path("lab/host"));
+        host.arg(&self.root).arg(self.place.path()).args(["sleep", "infinity"]);
+        let mut host = host.stdin(Stdio::null()).spawn().unwrap();
+        let until = Instant::now() + LIMIT;
+        loop {
+            // The script, `unshare`, and the first process of the host, whose child begins once all is there.
+            let init = only_child(host.id()).and_then(only_child);
+            if let Some((init, group)) = init.and_then(|init| Some((init, group(only_child(init)?)?))) {
+                return Node { cluster: self, host, init, group };
+            }
+            assert!(host.try_wait().unwrap().is_none() && Instant::now() < until, "the host does not start");
+            std::thread::sleep(PACE);
+        }
+    }
+}
+
+fn only_child(pid: u32) -> Option<u32> {
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
+    children.split_ascii_whitespace().next()?.parse().ok()
+}
+
+/// What the host's control groups are called: its last program has that in its environment.
+fn group(pid: u32) -> Option<String> {
+    let environment = std::fs::read(format!("/proc/{pid}/environ")).ok()?;
+    let name = environment.split(|byte| *byte == 0).find_map(|entry| entry.strip_prefix(b"LAB_NAME="))?;
+    let is_sleep = std::fs::read(format!("/proc/{pid}/comm")).ok()?.starts_with(b"sleep");
+    is_sleep.then(|| String::from_utf8_lossy(name).into_owned())
+}
+
+/// The host. It ends when it is dropped, with all that runs on it.
+#[derive(Debug)]
+pub(super) struct Node<'a> {
+    cluster: &'a Cluster,
+    host: Child,
+    init: u32,
+    group: String,
+}
+
+impl Node<'_> {
+    /// A command on the host.
+    pub(super) fn output(&self, words: &[&str]) -> Output {
+        let mut command = Command::new("nsenter");
+        command
+            .args(["--target", &self.init.to_string(), "--mount", "--pid", "--ipc", "--uts", "--net", "--"])
+            .args([
+                "env",
+                "-i",
+                "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
+                "TORPOR_CRIU=/usr/sbin/criu",
+                "HOME=/root",
+            ])
+            .arg(format!("LAB_NAME={}", self.group))
+            .arg(format!("TORPOR_RUNTIME_CONFIG={}", self.cluster.path("runtime.yaml").display()))
+            // What the test has open must not become a part of what is dumped.
+            .args(["bash", "-c", CLOSING, "bash"])
+            .args(words)
+            .stdin(Stdio::null());
+        command.output().unwrap()
+    }
+
+    /// Runs it, and returns what it printed.
+    #[track_caller]
+    pub(super) fn run(&self, words: &[&str]) -> String {
+        let output = self.output(words);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{words:?}: {error}{}", self.containerds_log());
+        String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
+    }
+
+    /// A call of the CRI: see `xtask/lab/pod.py`.
+    pub(super) fn call(&self, words: &[&str]) -> Output {
+        let script = self.cluster.path("lab/pod.py");
+        self.output(&[&["python3", script.to_str().unwrap()], words].concat())
+    }
+
+    /// The same, which must succeed. Returns what it printed.
+    #[track_caller]
+    pub(super) fn pod(&self, words: &[&str]) -> String {
+        let script = self.cluster.path("lab/pod.py");
+        self.run(&[&["python3", script.to_str().unwrap()], words].concat())
+    }
+
+    /// Makes a container with a shell's program, given flags of `pod.py create`.
+    #[track_caller]
+    pub(super) fn create(&self, pod: &str, name: &str, flags: &[&str], program: &str) -> String {
+        let words = [&["create", pod, name, IMAGE][..], flags, &["--", "/bin/sh", "-c", program]].concat();
+        self.pod(&words)
+    }
+
+    /// The messages of a log that containerd wrote, without times.
+    pub(super) fn log(&self, path: &str) -> Vec<String> {
+        let text = std::fs::read_to_string(self.path(path)).unwrap_or_default();
+        text.lines().filter_map(|line| line.splitn(4, ' ').nth(3)).map(str::to_owned).collect()
+    }
+
+    /// Waits until something is so.
+    #[track_caller]
+    pub(super) fn wait_until(&self, what: &str, so: impl Fn() -> bool) {
+        let until = Instant::now() + LIMIT;
+        while !so() {
+            assert!(Instant::now() < until, "not yet: {what}{}", self.containerds_log());
+            std::thread::sleep(PACE);
+        }
+    }
+
+    /// A path of the host, seen from here.
+    pub(super) fn path(&self, path: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root{path}", self.init))
+    }
+
+    fn containerds_log(&self) -> String {
+        let log = std::fs::read_to_string(self.path("/var/log/containerd.log")).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().filter(|line| line.contains("level=error")).collect();
+        format!("\n{}", lines[lines.len().saturating_sub(5)..].join("\n"))
+    }
+}
+
+impl Drop for Node<'_> {
+    fn drop(&mut self) {
+        // Its end ends all; the script that started it then cleans up.
+        if let Ok(init) = i32::try_from(self.init)
+            && let Some(pid) = rustix::process::Pid::from_raw(init)
+        {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
+        let _ = self.host.wait();
+    }
+}

@@ -1,0 +1,149 @@
+"""Speaks CRI to containerd, through curl; one call a run. Annotations and variables are KEY=VALUE.
+
+    pod.py run NAMESPACE NAME UID HANDLER [ANNOTATION...]          makes a sandbox; prints its ID
+    pod.py create POD NAME IMAGE [--attempt N] [--annotation A]... [--env E]... [--mount HOST:PLACE]... -- WORD...
+                                                                   makes a container; prints its ID
+    pod.py start | remove CONTAINER,  stop CONTAINER [SECONDS]
+    pod.py exec CONTAINER WORD...                                  prints what it prints, ends as it ends
+    pod.py status CONTAINER                                        prints state, exit code, reason and message
+    pod.py end POD                                                 stops and removes a sandbox
+
+Numbers are those of the CRI's fields (kubernetes/cri-api, runtime.v1).
+"""
+import os
+import struct
+import subprocess
+import sys
+import tempfile
+import urllib.parse
+
+SOCKET = "/run/containerd/containerd.sock"
+STATES = ["created", "running", "exited", "unknown"]
+# Network, IPC and the like of the pod, PIDs of the container.
+NAMESPACES = {1: 0, 2: 1, 3: 0}
+
+
+def varint(number):
+    out = b""
+    while True:
+        low, number = number & 127, number >> 7
+        out += bytes([low | (128 if number else 0)])
+        if not number:
+            return out
+
+
+def field(number, value):
+    if isinstance(value, int):
+        return varint(number << 3) + varint(value)
+    value = value.encode() if isinstance(value, str) else value
+    return varint(number << 3 | 2) + varint(len(value)) + value
+
+
+def message(numbers):
+    return b"".join(field(number, value) for number, value in numbers.items())
+
+
+def pairs(number, texts):
+    return b"".join(field(number, message(dict(zip((1, 2), text.split("=", 1))))) for text in texts)
+
+
+def fields(data):
+    """The fields of a message, the last of each number."""
+    found, at = {}, 0
+
+    def number():
+        nonlocal at
+        value = shift = 0
+        while True:
+            byte, at = data[at], at + 1
+            value |= (byte & 127) << shift
+            shift += 7
+            if byte < 128:
+                return value
+
+    while at < len(data):
+        key = number()
+        if key & 7 == 0:
+            found[key >> 3] = number()
+        else:
+            length = number()
+            found[key >> 3], at = data[at : at + length], at + length
+    return found
+
+
+def call(method, body):
+    with tempfile.NamedTemporaryFile() as sent, tempfile.NamedTemporaryFile() as head:
+        sent.write(b"\0" + struct.pack(">I", len(body)) + body)
+        sent.flush()
+        words = ["curl", "-sS", "--unix-socket", SOCKET, "--http2-prior-knowledge", "-H", "content-type: application/grpc"]
+        words += ["-H", "te: trailers", "--data-binary", "@" + sent.name, "-D", head.name]
+        answer = subprocess.run(words + [f"http://localhost/runtime.v1.RuntimeService/{method}"], stdout=subprocess.PIPE).stdout
+        said = open(head.name).read()
+        if "grpc-status: 0" not in said:
+            sys.exit(f"{method} failed: {urllib.parse.unquote(said)}")
+        return fields(answer[5:])
+
+
+def kept(pod):
+    """The configuration of a sandbox, which has to be given again for each container."""
+    return f"/run/pod-{pod}"
+
+
+def run(namespace, name, uid, handler, *annotations):
+    logs = f"/var/log/pods/{namespace}_{name}_{uid}"
+    os.makedirs(logs, exist_ok=True)
+    config = field(1, message({1: name, 2: uid, 3: namespace})) + message({2: name, 3: logs}) + pairs(7, annotations)
+    config += field(8, field(1, "/" + os.environ["LAB_NAME"]) + field(2, field(1, message(NAMESPACES))))
+    pod = call("RunPodSandbox", field(1, config) + field(2, handler))[1].decode()
+    open(kept(pod), "wb").write(config)
+    print(pod)
+
+
+def create(pod, name, image, *words):
+    given = {"--attempt": ["0"], "--annotation": [], "--env": [], "--mount": []}
+    words = list(words)
+    while words and words[0] in given:
+        given[words[0]].append(words[1])
+        words = words[2:]
+    config = field(1, field(1, name) + field(2, int(given["--attempt"][-1]))) + field(2, field(1, image))
+    config += b"".join(field(3, word) for word in words[1:])
+    config += pairs(6, given["--env"])
+    for mount in given["--mount"]:
+        host, place = mount.split(":")
+        config += field(7, field(1, place) + field(2, host))
+    config += pairs(9, ["io.kubernetes.container.name=" + name]) + pairs(10, given["--annotation"])
+    config += field(11, f"{name}_{given['--attempt'][-1]}.log") + field(15, field(2, field(3, message(NAMESPACES))))
+    print(call("CreateContainer", field(1, pod) + field(2, config) + field(3, open(kept(pod), "rb").read()))[1].decode())
+
+
+def start(container):
+    call("StartContainer", field(1, container))
+
+
+def stop(container, seconds="10"):
+    call("StopContainer", field(1, container) + field(2, int(seconds)))
+
+
+def remove(container):
+    call("RemoveContainer", field(1, container))
+
+
+def exec(container, *words):
+    said = call("ExecSync", field(1, container) + b"".join(field(2, word) for word in words) + field(3, 20))
+    sys.stdout.write(said.get(1, b"").decode())
+    sys.stderr.write(said.get(2, b"").decode())
+    sys.exit(said.get(3, 0))
+
+
+def status(container):
+    said = fields(call("ContainerStatus", field(1, container))[1])
+    text = [said.get(number, b"").decode() for number in (10, 11)]
+    print(STATES[said.get(3, 0)], said.get(7, 0), *text)
+
+
+def end(pod):
+    call("StopPodSandbox", field(1, pod))
+    call("RemovePodSandbox", field(1, pod))
+
+
+globals()[sys.argv[1]](*sys.argv[2:])
