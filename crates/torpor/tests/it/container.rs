@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use crate::identity::generations_survive_json;
 use crate::process::{children, number_inside, tree};
 
 mod lines;
@@ -71,8 +72,9 @@ impl Pod {
 
     /// The same, with a network between its containers and an outside.
     pub(crate) fn with_network(programs: &[&str]) -> Option<Pod> {
-        let pod = Pod::new(programs)?;
-        Some(Pod { network: Some(Network::new()), ..pod })
+        let mut pod = Pod::new(programs)?;
+        pod.network = Some(Network::new());
+        Some(pod)
     }
 
     /// What is at `/volume` in every container.
@@ -148,6 +150,15 @@ impl Pod {
         }
         printed.extend(container.suspend());
         printed
+    }
+}
+
+impl Drop for Pod {
+    fn drop(&mut self) {
+        // Whatever programs a test brings: what CRIU wrote of them stays what it is on the way through JSON.
+        if !std::thread::panicking() {
+            generations_survive_json(&self.volume().join("store"));
+        }
     }
 }
 

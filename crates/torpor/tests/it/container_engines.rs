@@ -2,8 +2,13 @@
 
 mod host;
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
+use torpor_archive::Checkpoint;
+use torpor_archive::source::{self, Place};
+
+use crate::identity::images_survive_json;
 use host::Host;
 
 /// Counts in memory, and says how far it is in a volume, which no checkpoint takes back.
@@ -14,6 +19,10 @@ const SLOW_COUNTER: &str = "i=0; while :; do i=$((i+1)); echo $i > /volume/count
 const RUNTIMES: [&str; 2] = ["runc", "crun"];
 /// How long a container may stand still after whoever made a checkpoint of it was killed.
 const PROMISE: Duration = Duration::from_secs(5);
+
+fn dumped(images: &Path) -> Checkpoint {
+    Checkpoint::new(source::open(&Place::Path(images.to_owned())).unwrap()).unwrap()
+}
 
 fn restore(host: &Host, runtime: &str, id: &str, images: &str) {
     let command = format!(
@@ -59,6 +68,7 @@ fn a_container_is_suspended_and_restored_three_times() {
             let images = format!("/run/{id}.{round}");
             let said = host.torpor(&["checkpoint", &format!("container:{id}"), "--images", &images]);
             assert!(said.contains("ended"), "{said}");
+            assert!(images_survive_json(&dumped(&host.path(&images))) > 15);
             let end = host.count(id);
             assert!(end >= count);
             assert!(!host.run(&[id, "list", "-q"]).contains(id), "the runtime has forgotten it");

@@ -9,12 +9,9 @@ use std::process::Command;
 
 use serde_json::Value;
 use torpor_archive::Checkpoint;
-use torpor_archive::source::{self, EntryKind, Place};
-use torpor_criu::image::document::{Decoder, Payloads, encode, write_json};
-use torpor_criu::image::json::{Json, Layout};
-use torpor_criu::image::presentation::Style;
-use torpor_criu::image::{Framing, Limits, Name};
+use torpor_archive::source::{self, Place};
 
+use crate::identity;
 use lab::Lab;
 
 /// What the worker writes at the end of its memory.
@@ -29,28 +26,11 @@ fn says(lab: &Lab, name: &str, arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Decodes every image that has entries, encodes it again, and holds the bytes against each other.
+/// Every image of a checkpoint goes to JSON and back unchanged.
 #[track_caller]
 fn images_survive_json(place: &Path) {
     let checkpoint = Checkpoint::new(source::open(&Place::Path(place.to_owned())).unwrap()).unwrap();
-    let mut count = 0;
-    for entry in checkpoint.entries().iter().filter(|entry| entry.kind == EntryKind::File) {
-        let file = entry.name.rsplit('/').next().unwrap_or_default();
-        let Some(name) = Name::parse(file) else { continue };
-        if name.kind.description().framing == Framing::Raw {
-            continue;
-        }
-        let image = checkpoint.bytes(entry, 1 << 26).unwrap();
-        let mut decoder = Decoder::new(&image[..], Style::Plain, Payloads::Whole, Limits::default())
-            .unwrap_or_else(|error| panic!("{}: {error}", entry.name));
-        let mut json = Vec::new();
-        write_json(&mut decoder, Layout::Line, &mut json)
-            .unwrap_or_else(|error| panic!("{}: {error}", entry.name));
-        let json: Json = serde_json::from_slice(&json).unwrap();
-        let again = encode(&json, Vec::new()).unwrap_or_else(|error| panic!("{}: {error}", entry.name));
-        assert!(again == image, "{} comes back with other bytes", entry.name);
-        count += 1;
-    }
+    let count = identity::images_survive_json(&checkpoint);
     assert!(count > 15, "only {count} images in {}", place.display());
 }
 

@@ -7,6 +7,7 @@ mod control;
 mod doctor;
 mod dump;
 mod engines;
+mod identity;
 mod image;
 mod inspect;
 mod kills;
