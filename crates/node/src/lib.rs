@@ -12,6 +12,8 @@ pub mod cpu_baseline;
 pub mod criu_bundle;
 pub mod deadline;
 pub mod doctor;
+#[cfg(any(test, fuzzing))]
+pub mod documents;
 pub mod facts;
 pub mod files;
 pub mod guard;

@@ -5,6 +5,8 @@
 
 pub mod backend;
 mod block;
+#[cfg(any(test, fuzzing))]
+pub mod decoders;
 pub mod draft;
 mod format;
 pub mod gc;

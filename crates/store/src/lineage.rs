@@ -16,7 +16,7 @@ mod error;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod offer;
-mod record;
+pub(crate) mod record;
 #[cfg(test)]
 mod shared;
 #[cfg(test)]

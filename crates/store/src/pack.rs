@@ -77,7 +77,11 @@ pub(crate) struct PackTable {
 }
 
 /// Reads the table of a pack of `blocks_end` bytes before it.
-fn decode_table(sealer: &Sealer, message: &[u8], blocks_end: u64) -> Result<Vec<PackedBlock>, String> {
+pub(crate) fn decode_table(
+    sealer: &Sealer,
+    message: &[u8],
+    blocks_end: u64,
+) -> Result<Vec<PackedBlock>, String> {
     let table = Table::decode(message).map_err(|error| error.to_string())?;
     let mut offset = PACK_HEADER;
     let mut blocks = Vec::with_capacity(table.rows.len());

@@ -304,6 +304,9 @@ pub(crate) fn refusal(entry: &FileEntry) -> Option<String> {
     if entry.xattrs.iter().any(|xattr| xattr.name.len() > MAX_NAME || xattr.value.len() > MAX_XATTR) {
         return Some(format!("an extended attribute has at most {MAX_XATTR} bytes"));
     }
+    if !matches!(entry.kind, FileKind::File { .. }) && !entry.body.runs.is_empty() {
+        return Some("only a file has data".to_owned());
+    }
     if entry.modified.nanos >= 1_000_000_000 || entry.accessed.nanos >= 1_000_000_000 {
         return Some("a second has fewer nanoseconds".to_owned());
     }

@@ -1,0 +1,10 @@
+//! Configuration files (Torpor's, crik's), variables, seccomp profiles, and what runtimes write about containers, chosen by the
+//! first byte: a configuration that can be resolved means the same once it was printed and read again.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use torpor_node::documents::Document;
+
+fuzz_target!(|input: &[u8]| {
+    let _ = Document::read_any(input);
+});
