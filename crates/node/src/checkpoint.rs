@@ -15,6 +15,7 @@ use torpor_criu::options::{AfterDump, Common, DumpOptions, ExpertOption, PageTar
 use torpor_criu::page_server::{self, PageServer, SocketPair};
 use torpor_criu::program::Program;
 use torpor_criu::session::{DefaultConfig, Event, Process as CriuProcess, Session, Spawn, Verdict};
+use torpor_store::DraftError;
 use torpor_store::lineage::{Epoch, Publication};
 use torpor_store::manifest::{Description, GenerationKind};
 use torpor_store::{Draft, DraftSettings, FinishedDraft, Manifest, Repository};
@@ -333,7 +334,7 @@ fn take_over(
     draft.resume();
     order.check()?;
     let description = describe(subject, GenerationKind::Suspend, &facts, number, phases)?;
-    let finished = finish_in_time(draft, description, order)?;
+    let finished = finish_in_time::<CheckpointError>(draft, description, order)?;
     let manifest = publish(subject, finished)?;
     // At once, and not by CRIU: it is committed, so it must not take another step, whoever is killed now.
     process_tree::kill(subject.root);
@@ -358,23 +359,17 @@ pub fn criu_number(version: &torpor_criu::rpc::Version) -> u32 {
 
 /// Finishes a draft, but gives up waiting when the order's time is over. What a storage that hangs still writes then is
 /// referred to by nothing, and collected later.
-fn finish_in_time(
+pub(crate) fn finish_in_time<E: From<Expired> + From<DraftError>>(
     draft: Draft,
     description: Description,
     order: &Order,
-) -> Result<FinishedDraft, CheckpointError> {
+) -> Result<FinishedDraft, E> {
+    let Some(left) = order.left() else { return Ok(draft.finish(description)?) };
     let (done, finished) = mpsc::channel();
-    std::thread::Builder::new()
-        .name("commit".into())
-        .spawn(move || {
-            let _ = done.send(draft.finish(description));
-        })
-        .map_err(CheckpointError::PageSocket)?;
-    let finished = match order.left() {
-        None => finished.recv().map_err(|_| Expired)?,
-        Some(left) => finished.recv_timeout(left).map_err(|_| Expired)?,
-    };
-    Ok(finished?)
+    std::thread::spawn(move || {
+        let _ = done.send(draft.finish(description));
+    });
+    Ok(finished.recv_timeout(left).map_err(|_| Expired)??)
 }
 
 /// A program that runs on must run soon, so work waits until after the thaw; for one that ends, only the commit counts,

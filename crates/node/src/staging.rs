@@ -1,14 +1,19 @@
 //! The place for what CRIU writes and reads: a directory that goes when it is no longer needed.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, Mode, OFlags};
 
 /// A directory that is removed with all it holds when it is dropped. Only its owner can look into it: images hold what
 /// was in a program's memory.
 #[derive(Debug)]
 pub struct Staging {
     path: PathBuf,
+    /// Locked, which tells others that somebody is at work here. None where the file system knows no locks.
+    _locked: Option<OwnedFd>,
     keep: bool,
 }
 
@@ -25,7 +30,8 @@ impl Staging {
             _ => {}
         }
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path)?;
-        Ok(Staging { path, keep: false })
+        let locked = lock(&path).inspect_err(|error| tracing::debug!(%error, "a directory without a lock"));
+        Ok(Staging { path, _locked: locked.ok(), keep: false })
     }
 
     /// Where it is.
@@ -39,6 +45,57 @@ impl Staging {
         self.keep = true;
         self.path.clone()
     }
+}
+
+/// Removes the directories in `parent` whose names begin with `prefix` and that nobody works in any more: their makers
+/// were killed. Returns which.
+fn sweep(parent: &Path, prefix: &str) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(parent).into_iter().flatten().flatten();
+    let left = entries.filter(|entry| {
+        let named = entry.file_name().to_str().is_some_and(|name| name.starts_with(prefix));
+        named && entry.file_type().is_ok_and(|kind| kind.is_dir())
+    });
+    let mut removed = Vec::new();
+    for path in left.map(|entry| entry.path()) {
+        let Ok(_locked) = lock(&path) else { continue };
+        // What its maker has started may go on without it.
+        if is_in_use(&path) {
+            continue;
+        }
+        match std::fs::remove_dir_all(&path) {
+            Ok(()) => removed.push(path),
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "what was left there cannot be removed")
+            }
+        }
+    }
+    removed
+}
+
+/// Removes what [`sweep`] finds, and says so.
+pub(crate) fn clean_up(parent: &Path, prefix: &str) {
+    for path in sweep(parent, prefix) {
+        tracing::warn!(path = %path.display(), "an earlier torpor was cut off; what it left is removed");
+    }
+}
+
+fn lock(path: &Path) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let directory = rustix::fs::open(path, flags, Mode::empty())?;
+    rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive)?;
+    Ok(directory)
+}
+
+/// Whether a process but this one has the directory, or something in it, open.
+fn is_in_use(path: &Path) -> bool {
+    let own = std::process::id().to_string();
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    processes
+        .filter(|entry| {
+            entry.file_name().to_str().is_some_and(|name| name != own && name.parse::<u32>().is_ok())
+        })
+        .flat_map(|entry| std::fs::read_dir(entry.path().join("fd")).into_iter().flatten().flatten())
+        .any(|descriptor| std::fs::read_link(descriptor.path()).is_ok_and(|target| target.starts_with(path)))
 }
 
 impl Drop for Staging {
@@ -67,5 +124,21 @@ mod tests {
         assert_eq!(std::fs::read_dir(second.path()).unwrap().count(), 0);
         drop(second);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn what_nobody_works_in_any_more_is_swept() {
+        let parent = tempfile::tempdir().unwrap();
+        let working = Staging::create(parent.path(), "restore-a").unwrap();
+        std::fs::create_dir(parent.path().join("restore-b")).unwrap();
+        std::fs::create_dir(parent.path().join("other")).unwrap();
+        std::fs::write(parent.path().join("restore-c"), "no directory").unwrap();
+        assert_eq!(sweep(parent.path(), "restore-"), [parent.path().join("restore-b")]);
+        drop(working);
+        let mut left: Vec<_> =
+            std::fs::read_dir(parent.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["other", "restore-c"]);
+        assert!(sweep(&parent.path().join("none"), "").is_empty());
     }
 }

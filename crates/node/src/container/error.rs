@@ -206,6 +206,12 @@ pub enum ContainerError {
         /// Where it was looked for.
         searched: String,
     },
+    /// What was suspended runs on.
+    #[error("container {id}, which this checkpoint was to end, still runs")]
+    NeverEnded {
+        /// The ID.
+        id: String,
+    },
     /// There is a container of this ID.
     #[error("there is a container {id} already: {}", path.display())]
     Exists {
@@ -310,6 +316,7 @@ impl ContainerError {
             ContainerError::Image { .. } => "the checkpoint is damaged; take another".to_owned(),
             ContainerError::MissingMounts { .. } => "add bind mounts to these places to its config.json".to_owned(),
             ContainerError::NoRuntime { .. } => "name it with --runtime".to_owned(),
+            ContainerError::NeverEnded { .. } => "checkpoint it anew, or delete it".to_owned(),
             ContainerError::Exists { .. } => "delete it, or choose another ID".to_owned(),
             ContainerError::Runtime { .. } => "see what it said".to_owned(),
         }

@@ -10,7 +10,7 @@ use torpor_criu::diagnosis::Operation;
 use torpor_store::lineage::{Epoch, Lineage, Program, Publication};
 use torpor_store::manifest::{Description, GenerationKind};
 use torpor_store::name::Name;
-use torpor_store::{Draft, DraftSettings, Manifest, Repository};
+use torpor_store::{Draft, DraftSettings, FinishedDraft, Manifest, Repository};
 
 use super::ContainerError;
 use super::checkpoint::{Done, Engine, Freeze, Job};
@@ -20,14 +20,14 @@ use super::obstacle::Ability;
 use super::state::{Container, Engine as By, Flavor, PodPlace};
 use crate::budget;
 use crate::checkpoint::pages::PagesIntoDraft;
-use crate::checkpoint::{Order, take_images};
+use crate::checkpoint::{Order, finish_in_time, take_images};
 use crate::facts::FactsError;
 use crate::files::upper::Layer;
 use crate::machine::Machine;
 use crate::open_files::OpenFiles;
 use crate::phase::{Phase, Phases};
 use crate::process_tree;
-use crate::staging::Staging;
+use crate::staging::{self, Staging};
 use crate::stored_files::IntoDraft;
 
 /// The version of the document that this release writes, and the newest it reads.
@@ -61,6 +61,8 @@ pub struct Facts {
     pub image: Option<String>,
     /// Its command.
     pub command: Vec<String>,
+    /// Its first process, as the machine had it.
+    pub process: Process,
     /// Whether what it changed in its image is in the checkpoint. It is where its root is an overlay.
     pub layer: bool,
     /// The configuration it was started with (OCI runtime specification).
@@ -70,6 +72,25 @@ pub struct Facts {
     pub criu: crate::facts::Criu,
     /// The machine.
     pub machine: Machine,
+}
+
+/// A process of a machine that has not been started anew since.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Process {
+    /// Its PID.
+    pub pid: i32,
+    /// When it was started, in clock ticks since boot.
+    pub started: u64,
+}
+
+impl Process {
+    /// Whether it still runs on this machine.
+    #[must_use]
+    pub fn runs(self) -> bool {
+        process_tree::started(self.pid) == Some(self.started)
+            && process_tree::state(self.pid).is_some_and(|state| state != 'Z')
+    }
 }
 
 impl Facts {
@@ -156,6 +177,7 @@ impl Job<'_> {
         order: &Order,
         phases: &mut Phases,
     ) -> Result<(Manifest, Duration), ContainerError> {
+        staging::clean_up(into.staging, "container-");
         let name = format!("container-{}", self.container.id);
         let staging = Staging::create(into.staging, &name).map_err(ContainerError::place(into.staging))?;
         let engine = Engine::start(self.criu)?;
@@ -183,7 +205,14 @@ impl Job<'_> {
         let frozen = OnceLock::new();
         let sink = PagesIntoDraft::new(draft, order, &frozen);
         let finish = |draft: Draft, phases: &Phases| {
-            publish(epoch, draft, &facts, self.container, describe(self, epoch, number, predecessor, phases))
+            publish(
+                epoch,
+                draft,
+                &facts,
+                self.container,
+                describe(self, epoch, number, predecessor, phases),
+                order,
+            )
         };
         let freeze = Freeze { job: self, order, options: &options, frozen: &frozen, phases };
         let result = freeze.run(engine, sink, &mut |sink: PagesIntoDraft<'_>, phases| {
@@ -267,6 +296,10 @@ fn facts(container: &Container, layer: bool, criu: crate::facts::Criu) -> Facts 
         pod: container.pod(),
         image: container.image().map(str::to_owned),
         command: container.description.command.clone(),
+        process: Process {
+            pid: container.init,
+            started: process_tree::started(container.init).unwrap_or(container.started),
+        },
         layer,
         config: config.and_then(|config| serde_json::from_slice(&config).ok()),
         criu,
@@ -300,9 +333,11 @@ fn publish(
     facts: &Facts,
     container: &Container,
     description: Description,
+    order: &Order,
 ) -> Result<Manifest, ContainerError> {
     let facts = serde_json::to_vec(facts).map_err(ContainerError::Facts)?;
-    let finished = draft.finish(Description { facts, ..description })?;
+    let finished: FinishedDraft =
+        finish_in_time::<ContainerError>(draft, Description { facts, ..description }, order)?;
     let program = Program {
         command: Some(container.description.command.join(" ")).filter(|command| !command.is_empty()),
         executable: None,

@@ -19,7 +19,7 @@ use super::ContainerError;
 use super::dump::{DESCRIPTORS, resolve_in};
 use super::route::{Runtime, Start};
 use super::state::{Description, MountKind};
-use crate::staging::Staging;
+use crate::staging::{self, Staging};
 use crate::sys::process::{self, Ended, Wait};
 
 /// The name that CRIU and the runtimes give to the log of a restore.
@@ -54,6 +54,7 @@ pub struct Wanted<'a> {
 /// It does not fit, which is found before anything is made; or the runtime fails.
 pub fn container(runtime: &Runtime, wanted: &Wanted<'_>) -> Result<Option<i32>, ContainerError> {
     check(wanted)?;
+    staging::clean_up(wanted.staging, "restore-");
     let name = format!("restore-{}", wanted.id);
     let work = Staging::create(wanted.staging, &name).map_err(ContainerError::place(wanted.staging))?;
     let start = Start {
@@ -68,7 +69,12 @@ pub fn container(runtime: &Runtime, wanted: &Wanted<'_>) -> Result<Option<i32>, 
         external_unix: wanted.external_unix,
         shell_job: wanted.shell_job,
     };
-    runtime.restore(&start).map_err(|error| error.with_log(&work.path().join(LOG), Operation::Restore))
+    let result = runtime.restore(&start);
+    if result.as_ref().map_or(true, Option::is_some) {
+        // runc removes what it knows of a container that has ended or never was; crun does not, nor does one killed.
+        runtime.forget(wanted.root, wanted.id);
+    }
+    result.map_err(|error| error.with_log(&work.path().join(LOG), Operation::Restore))
 }
 
 /// Holds images and bundle against each other.

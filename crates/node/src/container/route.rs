@@ -81,12 +81,28 @@ impl Runtime {
 
     /// Refuses an ID that a container has already.
     pub(super) fn has_not(&self, root: Option<&Path>, id: &str) -> Result<(), ContainerError> {
-        let usual = Path::new("/run").join(self.flavor.program());
-        let path = root.unwrap_or(&usual).join(id);
+        let path = self.root_or_usual(root).join(id);
         match path.join(self.flavor.state_file()).exists() {
             true => Err(ContainerError::Exists { id: id.to_owned(), path }),
             false => Ok(()),
         }
+    }
+
+    /// Removes what it knows of a container that is no more, if it knows anything.
+    pub(super) fn forget(&self, root: Option<&Path>, id: &str) {
+        let root = self.root_or_usual(root);
+        if !root.join(id).exists() {
+            return;
+        }
+        let mut command = self.command(&root);
+        command.args(["delete", "--force", id]);
+        if let Err(error) = self.run(command, "delete", None) {
+            tracing::warn!(id, %error, "the runtime still knows the container");
+        }
+    }
+
+    fn root_or_usual(&self, root: Option<&Path>) -> PathBuf {
+        root.map_or_else(|| Path::new("/run").join(self.flavor.program()), Path::to_owned)
     }
 
     /// Removes the state of a container that has ended.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use torpor_criu::image::pagemap::Generation;
 use torpor_store::lineage::{Decision, Ending, Epoch, Lineage, LineageError, Wish};
+use torpor_store::manifest::GenerationKind;
 use torpor_store::name::Reference;
 use torpor_store::{Manifest, Repository};
 
@@ -19,7 +20,7 @@ use crate::files::{FileKind, FileRecord, FileSource, Selection};
 use crate::machine::Machine;
 use crate::mounts::{Mount, MountClass, MountPlan, MountPolicy, PlannedMount};
 use crate::restore::check;
-use crate::staging::Staging;
+use crate::staging::{self, Staging};
 use crate::stored_files::FromManifest;
 
 /// A generation that holds a container.
@@ -55,6 +56,13 @@ impl<'a> Kept<'a> {
     /// It cannot.
     pub fn check(&self, machine: &Machine) -> Result<(), ContainerError> {
         check::machine(&self.facts.machine, machine).map_err(ContainerError::Machine)
+    }
+
+    /// Whether the container still runs here that a suspend was to end: Torpor was killed between its commit and that.
+    fn never_ended(&self, machine: &Machine) -> bool {
+        self.manifest.description().kind == GenerationKind::Suspend
+            && self.facts.machine.same_boot(machine)
+            && self.facts.process.runs()
     }
 
     /// Lays out CRIU's images and `descriptors.json` in an empty directory, for the `restore` of runc and crun.
@@ -144,6 +152,7 @@ pub fn from_store(
     wanted: &Wanted<'_>,
     from: &Origin<'_>,
 ) -> Result<Option<i32>, ContainerError> {
+    staging::clean_up(from.room, "restore-");
     let lineage = Lineage::new(from.repository, from.reference.name.clone());
     if lineage.record()?.is_none() {
         return Err(LineageError::NoSuchName { name: from.reference.name.clone() }.into());
@@ -178,7 +187,11 @@ fn restore(
     let manifest = offered(from, epoch)?;
     let number = manifest.description().generation;
     let kept = Kept::new(from.repository, &manifest)?;
-    kept.check(&Machine::read())?;
+    let machine = Machine::read();
+    kept.check(&machine)?;
+    if kept.never_ended(&machine) {
+        return Err(ContainerError::NeverEnded { id: kept.facts.id.clone() });
+    }
     let mut files = kept.files_for(&root_of_bundle(wanted.bundle)?)?;
     runtime.has_not(wanted.root, wanted.id)?;
 

@@ -1,6 +1,7 @@
 //! Containers that real runtimes have started, and that know nothing of Torpor: checkpointed, and restored by the runtime.
 
 mod host;
+mod stored;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -196,53 +197,4 @@ fn plain_processes_are_restored_from_what_criu_dumped() {
     host.counts_beyond("plain", end);
     assert_eq!(host.run(&["cat", "/run/pid"]).trim(), root.trim());
     host.run(&["kill", "-KILL", root.trim()]);
-}
-
-#[test]
-fn a_container_in_a_store_takes_its_files_along() {
-    let Some(host) = Host::new() else { return };
-    let changes = "rm /removed; echo changed > /kept; mkdir /made; echo x > /made/file; ln /made/file /made/link; echo s > /bin/new";
-    for id in RUNTIMES {
-        let (name, elsewhere) = (format!("shop/{id}"), format!("{id}-elsewhere"));
-        let target = format!("container:{id}");
-        host.bundle(id, &format!("{changes}; {COUNTER}"));
-        host.start(id, id);
-        host.counts_beyond(id, 3);
-        let keep = ["checkpoint", &target, "--store", "/run/store", "--name", &name];
-        let said = host.torpor(&[&keep[..], &["--leave-running"]].concat());
-        assert!(said.starts_with(&format!("{name}@1")) && said.contains("runs on"), "{said}");
-        host.counts_beyond(id, host.count(id));
-        let said = host.torpor(&keep);
-        assert!(said.starts_with(&format!("{name}@2")) && said.contains("ended"), "{said}");
-        let end = host.count(id);
-
-        let said = host.refused(&["restore", &name, "--store", "/run/store"]);
-        assert!(said.contains("--bundle"), "{said}");
-
-        // As on another machine: the same image, and none of what the container wrote.
-        host.bundle(&elsewhere, "true");
-        let bundle = format!("/run/b/{elsewhere}");
-        let restore = [
-            "restore",
-            &name,
-            "--store",
-            "/run/store",
-            "--bundle",
-            &bundle,
-            "--runtime",
-            id,
-            "--detach",
-            "--room",
-            "/run/room",
-        ];
-        host.torpor_quietly(&restore);
-        host.counts_beyond(&elsewhere, end);
-        let root = format!("{bundle}/rootfs");
-        assert_eq!(host.run(&["cat", &format!("{root}/kept"), &format!("{root}/made/link")]), "changed\nx\n");
-        assert!(!host.path(&format!("{root}/removed")).exists());
-        let again = host.refused(&restore);
-        assert!(again.contains("is not to be restored"), "a suspend is resumed once: {again}");
-        assert!(host.names("/run/room").is_empty(), "images are gone once they are restored");
-        host.run(&[id, "delete", "--force", &elsewhere]);
-    }
 }

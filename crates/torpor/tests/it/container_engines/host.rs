@@ -72,7 +72,13 @@ impl Host {
         let mut command = Command::new("nsenter");
         command
             .args(["--target", &self.init.to_string(), "--mount", "--pid", "--ipc", "--uts", "--net", "--"])
-            .args(["env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "TORPOR_CRIU=/usr/sbin/criu"])
+            .args([
+                "env",
+                "-i",
+                "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
+                "TORPOR_CRIU=/usr/sbin/criu",
+                "TORPOR_RUNTIME_DIR=/run/rt",
+            ])
             // What the test has open must not become a part of what is dumped.
             .args(["bash", "-c", CLOSING, "bash"])
             .args(words)
@@ -100,8 +106,11 @@ impl Host {
     /// The same, where what is started goes on with the output it was given: nobody could wait for its end.
     pub(super) fn torpor_quietly(&self, words: &[&str]) {
         let mut command = self.command(&[&["/run/torpor/torpor"], words].concat());
-        let status = command.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
-        assert!(status.success(), "{words:?}: run it by hand to see why");
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let said = child.stderr.take().unwrap();
+        if !child.wait().unwrap().success() {
+            panic!("{words:?}: {}", std::io::read_to_string(said).unwrap());
+        }
     }
 
     /// The same, which must fail. Returns what it said.
@@ -146,6 +155,16 @@ impl Host {
             },
         });
         std::fs::write(self.path(&format!("{place}/config.json")), config.to_string()).unwrap();
+    }
+
+    /// Makes a bundle with the same image, for what was started from another, with none of what it wrote there. The volume
+    /// is the same.
+    pub(super) fn bundle_for(&self, bundle: &str, other: &str) {
+        self.bundle(bundle, "true");
+        let config = self.path(&format!("/run/b/{bundle}/config.json"));
+        let text = std::fs::read_to_string(&config).unwrap();
+        let volume = |bundle: &str| format!("/run/b/{bundle}/volume\"");
+        std::fs::write(&config, text.replace(&volume(bundle), &volume(other))).unwrap();
     }
 
     /// Starts the bundle as a container of the same name, with its output nowhere.

@@ -1,0 +1,162 @@
+//! Containers that go into a store and come back, on a machine with real runtimes.
+
+use std::time::{Duration, Instant};
+
+use super::host::Host;
+use super::{COUNTER, PROMISE, RUNTIMES};
+
+/// Counts in memory and in files of its own, and ends with the code that it is told, when it is told to.
+const FILES: &str = "i=0; mkdir /state; while [ ! -e /volume/end ]; do i=$((i+1)); echo $i > /state/$i; rm -f /state/$((i-5)); \
+    echo $i > /kept; echo $i > /volume/new; busybox mv /volume/new /volume/count; sleep 0.02; done; exit $(cat /volume/end)";
+
+/// The words of a restore from the store of the machine.
+fn restore<'a>(name: &'a str, bundle: &'a str, runtime: &'a str) -> Vec<&'a str> {
+    vec![
+        "restore",
+        name,
+        "--store",
+        "/run/store",
+        "--bundle",
+        bundle,
+        "--runtime",
+        runtime,
+        "--room",
+        "/run/room",
+    ]
+}
+
+#[test]
+fn a_container_in_a_store_takes_its_files_along() {
+    let Some(host) = Host::new() else { return };
+    let changes = "rm /removed; echo changed > /kept; mkdir /made; echo x > /made/file; ln /made/file /made/link; echo s > /bin/new";
+    for id in RUNTIMES {
+        let (name, elsewhere) = (format!("shop/{id}"), format!("{id}-elsewhere"));
+        let target = format!("container:{id}");
+        host.bundle(id, &format!("{changes}; {COUNTER}"));
+        host.start(id, id);
+        host.counts_beyond(id, 3);
+        let keep = ["checkpoint", &target, "--store", "/run/store", "--name", &name];
+        let said = host.torpor(&[&keep[..], &["--leave-running"]].concat());
+        assert!(said.starts_with(&format!("{name}@1")) && said.contains("runs on"), "{said}");
+        host.counts_beyond(id, host.count(id));
+        let said = host.torpor(&keep);
+        assert!(said.starts_with(&format!("{name}@2")) && said.contains("ended"), "{said}");
+        let end = host.count(id);
+
+        let said = host.refused(&["restore", &name, "--store", "/run/store"]);
+        assert!(said.contains("--bundle"), "{said}");
+
+        host.bundle_for(&elsewhere, id);
+        let bundle = format!("/run/b/{elsewhere}");
+        let restore = [
+            "restore",
+            &name,
+            "--store",
+            "/run/store",
+            "--bundle",
+            &bundle,
+            "--runtime",
+            id,
+            "--detach",
+            "--room",
+            "/run/room",
+        ];
+        host.torpor_quietly(&restore);
+        host.counts_beyond(id, end);
+        let root = format!("{bundle}/rootfs");
+        assert_eq!(host.run(&["cat", &format!("{root}/kept"), &format!("{root}/made/link")]), "changed\nx\n");
+        assert!(!host.path(&format!("{root}/removed")).exists());
+        let again = host.refused(&restore);
+        assert!(again.contains("is not to be restored"), "a suspend is resumed once: {again}");
+        assert!(host.names("/run/room").is_empty(), "images are gone once they are restored");
+        host.run(&[id, "delete", "--force", &elsewhere]);
+    }
+}
+
+#[test]
+fn a_container_moves_from_root_to_root_and_ends_with_its_own_code() {
+    let Some(host) = Host::new() else { return };
+    for id in RUNTIMES {
+        let name = format!("moves/{id}");
+        host.bundle(id, FILES);
+        host.start(id, id);
+        let mut at = id.to_owned();
+        let mut count = host.counts_beyond(id, 10);
+        for round in 1..=3 {
+            host.torpor(&[
+                "checkpoint",
+                &format!("container:{at}"),
+                "--store",
+                "/run/store",
+                "--name",
+                &name,
+            ]);
+            let end = host.count(id);
+            assert!(end >= count, "{id}, round {round}");
+            at = format!("{id}-{round}");
+            host.bundle_for(&at, id);
+            let bundle = format!("/run/b/{at}");
+            host.torpor_quietly(&[&restore(&name, &bundle, id)[..], &["--detach", "--id", &at]].concat());
+            count = host.counts_beyond(id, end);
+            assert!(count <= end + 50, "{id}, round {round}: {end}, then {count}");
+            host.run(&[id, "pause", &at]);
+            let mut files: Vec<u64> = host
+                .names(&format!("{bundle}/rootfs/state"))
+                .iter()
+                .map(|name| name.parse().unwrap())
+                .collect();
+            files.sort_unstable();
+            let newest = files.last().copied().unwrap();
+            assert!(
+                files.len() <= 6 && newest >= count && files[0] + 6 >= newest,
+                "{id}, {count}: {files:?}"
+            );
+            host.run(&[id, "resume", &at]);
+        }
+        host.torpor(&["checkpoint", &format!("container:{at}"), "--store", "/run/store", "--name", &name]);
+        let bundle = format!("/run/b/{at}");
+        // An end with an error within seconds is a failed attempt, after which another is allowed.
+        for end in [7, 0] {
+            std::fs::write(host.path(&format!("/run/b/{id}/volume/end")), end.to_string()).unwrap();
+            let waiting = [&["/run/torpor/torpor"], &restore(&name, &bundle, id)[..]].concat();
+            let code = host.command(&waiting).status().unwrap().code();
+            assert_eq!(code, Some(end), "{id}: its own exit code");
+        }
+        let said = host.refused(&restore(&name, &bundle, id));
+        assert!(said.contains("ended"), "{said}");
+    }
+}
+
+#[test]
+fn a_kill_during_a_checkpoint_into_a_store_leaves_nothing_half_made() {
+    let Some(host) = Host::new() else { return };
+    host.bundle("killed", COUNTER);
+    host.start("runc", "killed");
+    host.counts_beyond("killed", 3);
+    let keep = ["checkpoint", "container:killed", "--store", "/run/store", "--name", "killed"];
+    host.torpor(&[&keep[..], &["--leave-running"]].concat());
+    let mounts = host.run(&["cat", "/proc/self/mountinfo"]);
+    for round in 0..10 {
+        let victim = if round % 2 == 0 { "torpor" } else { "criu" };
+        let mut command = host.command(&[&["/run/torpor/torpor"], &keep[..], &["--leave-running"]].concat());
+        let mut checkpoint = command.spawn().unwrap();
+        // At another moment each time: while it starts, checks, holds the container, and commits.
+        std::thread::sleep(Duration::from_millis(40 * round));
+        let _ = host.output(&["bash", "-c", &format!("kill -KILL $(pidof {victim})")]);
+        let killed = Instant::now();
+        checkpoint.wait().unwrap();
+        host.counts_beyond("killed", host.count("killed") + 1);
+        assert!(killed.elapsed() < PROMISE, "round {round}: it stood still for {:?}", killed.elapsed());
+    }
+    host.torpor(&[&keep[..], &["--leave-running"]].concat());
+    assert_eq!(host.run(&["cat", "/proc/self/mountinfo"]), mounts);
+    let left = host.names("/run/rt/torpor");
+    assert!(!left.iter().any(|name| name.starts_with("container-")), "{left:?}");
+    // What is offered is whole.
+    host.torpor(&["verify", "--store", "/run/store"]);
+    host.torpor(&keep);
+    let end = host.count("killed");
+    host.torpor_quietly(&[&restore("killed", "/run/b/killed", "runc")[..], &["--detach"]].concat());
+    host.counts_beyond("killed", end);
+    host.run(&["runc", "delete", "--force", "killed"]);
+}
