@@ -18,9 +18,12 @@ pub mod restore;
 pub mod route;
 pub mod state;
 pub mod stored;
+mod together;
 
 pub use error::ContainerError;
 pub use find::{FindError, Query, Roots};
+pub use generation::moment;
 pub use lease::Taker;
 pub use release::release;
 pub use state::{Container, Engine, Flavor, Status};
+pub use together::Together;

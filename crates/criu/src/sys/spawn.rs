@@ -246,13 +246,19 @@ fn keep_capabilities(wanted: CapabilitySet) -> rustix::io::Result<()> {
 }
 
 /// Ignored signals and the signal mask survive an exec; CRIU expects neither.
+///
+/// The C library's `sigaction` takes a lock for SIGABRT (glibc 2.42), which a thread that stayed with the parent may have
+/// held at the clone. So the kernel is asked directly.
 fn default_signals() {
-    // SAFETY: sets dispositions and the mask of this process, which has one thread and is about to exec.
+    /// Handler, flags, restorer and mask, whatever their order: all zero is the default action.
+    const DEFAULT: [u64; 4] = [0; 4];
+    /// Bytes of a mask.
+    const MASK: usize = 8;
+    // SAFETY: sets dispositions and the mask of this process, which has one thread and is about to exec. The kernel's
+    // `struct sigaction` takes at most the 32 bytes that are given.
     unsafe {
-        let mut action: libc::sigaction = std::mem::zeroed();
-        action.sa_sigaction = libc::SIG_DFL;
         for signal in 1..=64 {
-            libc::sigaction(signal, &raw const action, std::ptr::null_mut());
+            libc::syscall(libc::SYS_rt_sigaction, signal, DEFAULT.as_ptr(), std::ptr::null_mut::<u8>(), MASK);
         }
         let mut none: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut none);

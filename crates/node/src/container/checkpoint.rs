@@ -24,6 +24,7 @@ use super::obstacle::{Ability, Obstacle};
 use super::pages::PagesIntoDirectory;
 use super::route::Runtime;
 use super::state::{Container, Status};
+use super::together::{Meeting, Stage, Together};
 use super::{ContainerError, release};
 use crate::checkpoint::{Expired, Order, criu_number};
 use crate::guard::{Guard, Watch};
@@ -49,6 +50,8 @@ pub struct Job<'a> {
     pub timeout: Option<Duration>,
     /// What the capture may take of memory, in bytes; by default half of what is free.
     pub memory_budget: Option<u64>,
+    /// Others that are checkpointed at the same moment.
+    pub together: Option<&'a Together>,
 }
 
 /// A checkpoint that exists.
@@ -83,11 +86,13 @@ impl Job<'_> {
         let sink =
             PagesIntoDirectory::new(partial.path(), &order, &frozen, memory, !self.wishes.leave_running)
                 .map_err(ContainerError::helper("take memory for the pages"))?;
+        let sink = Meeting::new(sink, self.together, &order);
         order.check()?;
 
         let failed = ContainerError::place(partial.path());
         let options = self.options(&sight, &ability, &order, partial.path());
-        let finish = |sink: PagesIntoDirectory<'_>| -> Result<(), ContainerError> {
+        let finish = |sink: Meeting<'_, PagesIntoDirectory<'_>>| -> Result<(), ContainerError> {
+            let sink = sink.into_sink();
             order.check()?;
             sink.finish(generation).map_err(&failed)?;
             std::fs::write(partial.path().join(DESCRIPTORS), dump::descriptors(self.container))
@@ -99,13 +104,20 @@ impl Job<'_> {
             if let Err(error) = sync_directory(parent(directory)) {
                 tracing::warn!(%error, "a crash of the machine may undo the checkpoint");
             }
-            Ok(())
+            self.meet(Stage::Committed, &order).inspect_err(|_| {
+                if let Err(error) = std::fs::rename(directory, partial.path()) {
+                    tracing::warn!(%error, path = %directory.display(), "the checkpoint of one container alone stays");
+                }
+            })
         };
         let freeze =
             Freeze { job: self, order: &order, options: &options, frozen: &frozen, phases: &mut phases };
-        let result = freeze.run(engine, sink, &mut |sink, _| match self.wishes.leave_running {
-            true => Ok(Some(sink)),
-            false => finish(sink).map(|()| None),
+        let result = freeze.run(engine, sink, &mut |sink, _| {
+            self.meet(Stage::Captured, &order)?;
+            match self.wishes.leave_running {
+                true => Ok(Some(sink)),
+                false => finish(sink).map(|()| None),
+            }
         });
         let (sink, duration) =
             result.map_err(|error| error.with_log(&partial.path().join(LOG), Operation::Checkpoint))?;
@@ -134,6 +146,11 @@ impl Job<'_> {
         std::fs::rename(partial.path(), directory).map_err(ContainerError::place(directory))?;
         partial.keep();
         Ok(Done { phases, frozen: None })
+    }
+
+    /// Waits for those that are checkpointed at the same moment.
+    pub(super) fn meet(&self, stage: Stage, order: &Order) -> Result<(), ContainerError> {
+        self.together.map_or(Ok(()), |together| together.wait(stage, order))
     }
 
     pub(super) fn order(&self) -> Order {

@@ -206,6 +206,9 @@ pub enum ContainerError {
         /// Where it was looked for.
         searched: String,
     },
+    /// Another container of the pod cannot be checkpointed.
+    #[error("the checkpoint of another container of the pod failed")]
+    OtherFailed,
     /// What was suspended runs on.
     #[error("container {id}, which this checkpoint was to end, still runs")]
     NeverEnded {
@@ -316,6 +319,7 @@ impl ContainerError {
             ContainerError::Image { .. } => "the checkpoint is damaged; take another".to_owned(),
             ContainerError::MissingMounts { .. } => "add bind mounts to these places to its config.json".to_owned(),
             ContainerError::NoRuntime { .. } => "name it with --runtime".to_owned(),
+            ContainerError::OtherFailed => "see why that one failed".to_owned(),
             ContainerError::NeverEnded { .. } => "checkpoint it anew, or delete it".to_owned(),
             ContainerError::Exists { .. } => "delete it, or choose another ID".to_owned(),
             ContainerError::Runtime { .. } => "see what it said".to_owned(),

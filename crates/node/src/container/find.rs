@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use super::freezer::Freezer;
-use super::state::{Container, Engine, Flavor};
+use super::state::{Container, Engine, Flavor, Status};
 use names::Names;
 
 /// The largest state or configuration that is read, in bytes.
@@ -225,6 +225,29 @@ impl Roots {
                 let found = found.into_iter().map(|container| told(query, container)).collect();
                 Err(FindError::Several { query: query.clone(), found })
             }
+        }
+    }
+}
+
+impl Roots {
+    /// All that are meant: one, or those of a whole pod that run.
+    ///
+    /// # Errors
+    /// As [`find`](Self::find).
+    pub fn find_all(&self, query: &Query) -> Result<Vec<Container>, FindError> {
+        if !matches!(query, Query::Pod { container: None, .. }) {
+            return Ok(vec![self.find(query)?]);
+        }
+        let all = self.containers();
+        let mut found: Vec<Container> = matching(query, &all)
+            .into_iter()
+            .filter(|container| container.status() != Status::Stopped)
+            .cloned()
+            .collect();
+        found.sort_by_key(|container| container.pod().map(|place| place.container));
+        match found.is_empty() {
+            true => Ok(vec![self.find(query)?]),
+            false => Ok(found),
         }
     }
 }

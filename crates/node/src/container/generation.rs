@@ -18,6 +18,7 @@ use super::dump::{self, DESCRIPTORS, LOG, Sight};
 use super::lease::{Lease, Taker};
 use super::obstacle::Ability;
 use super::state::{Container, Engine as By, Flavor, PodPlace};
+use super::together::{Meeting, Stage};
 use crate::budget;
 use crate::checkpoint::pages::PagesIntoDraft;
 use crate::checkpoint::{Order, finish_in_time, take_images};
@@ -56,6 +57,9 @@ pub struct Facts {
     /// Its place in a pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<PodPlace>,
+    /// What it has in common with the generations of other containers that were checkpointed at the same moment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moment: Option<String>,
     /// Its image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
@@ -125,8 +129,16 @@ pub struct Destination<'a> {
     pub host: String,
     /// Where holders on this machine show that they live; see [`Taker::signs`].
     pub signs: Option<&'a Path>,
+    /// What the generations of other containers at the same moment have in common with it.
+    pub moment: Option<String>,
     /// Where staging directories are made.
     pub staging: &'a Path,
+}
+
+/// A name for a moment at which several containers are checkpointed, that no other has.
+#[must_use]
+pub fn moment() -> String {
+    crate::wrapper::instance()
 }
 
 /// A generation that exists.
@@ -194,29 +206,33 @@ impl Job<'_> {
             );
         }
         let mut layer = upper.map(Layer::new);
-        let facts = facts(self.container, layer.is_some(), criu);
+        let facts = Facts { moment: into.moment.clone(), ..facts(self.container, layer.is_some(), criu) };
         let mut draft = draft(self, into.repository, predecessor, ability)?;
         if let Some(layer) = &mut layer {
             layer.pass(&writable(self.container)?, &mut IntoDraft::new(&mut draft, order), true)?;
+        }
+        // One that runs on must run soon, so work waits until after the thaw.
+        if self.wishes.leave_running {
+            draft.hold()?;
         }
         order.check()?;
 
         let number = epoch.next_generation()?;
         let frozen = OnceLock::new();
-        let sink = PagesIntoDraft::new(draft, order, &frozen);
+        let sink = Meeting::new(PagesIntoDraft::new(draft, order, &frozen), self.together, order);
         let finish = |draft: Draft, phases: &Phases| {
-            publish(
-                epoch,
-                draft,
-                &facts,
-                self.container,
-                describe(self, epoch, number, predecessor, phases),
-                order,
-            )
+            let description = describe(self, epoch, number, predecessor, phases);
+            let manifest = publish(epoch, draft, &facts, self.container, description, order)?;
+            self.meet(Stage::Committed, order).inspect_err(|error| {
+                if let Err(error) = epoch.withdraw(number, &error.to_string()) {
+                    tracing::error!(%error, number, "the checkpoint of one container alone cannot be taken back");
+                }
+            })?;
+            Ok(manifest)
         };
         let freeze = Freeze { job: self, order, options: &options, frozen: &frozen, phases };
-        let result = freeze.run(engine, sink, &mut |sink: PagesIntoDraft<'_>, phases| {
-            let mut draft = sink.into_draft();
+        let result = freeze.run(engine, sink, &mut |sink: Meeting<'_, PagesIntoDraft<'_>>, phases| {
+            let mut draft = sink.into_sink().into_draft();
             order.check()?;
             if let Some(layer) = &mut layer {
                 let writable = writable(self.container)?;
@@ -226,6 +242,7 @@ impl Job<'_> {
                 .map_err(|error| ContainerError::Images(Box::new(error)))?;
             draft.image(DESCRIPTORS, &mut dump::descriptors(self.container).as_bytes())?;
             order.check()?;
+            self.meet(Stage::Captured, order)?;
             if self.wishes.leave_running {
                 return Ok(Captured::Copied(Box::new(draft)));
             }
@@ -294,6 +311,7 @@ fn facts(container: &Container, layer: bool, criu: crate::facts::Criu) -> Facts 
         engine: container.engine.clone(),
         runtime: container.flavor,
         pod: container.pod(),
+        moment: None,
         image: container.image().map(str::to_owned),
         command: container.description.command.clone(),
         process: Process {

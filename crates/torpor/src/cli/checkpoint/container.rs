@@ -6,16 +6,16 @@ use std::time::Duration;
 use clap::ValueEnum;
 use serde::Serialize;
 use torpor_criu::options::{ExpertOption, Tcp};
+use torpor_criu::program::Program;
 use torpor_node::config::Surroundings;
 use torpor_node::container::checkpoint::Job;
 use torpor_node::container::dump::Wishes;
 use torpor_node::container::generation::{Destination, Stored};
 use torpor_node::container::route::Runtime;
-use torpor_node::container::{Container, ContainerError, Engine, Query, Roots};
-use torpor_node::criu_bundle;
+use torpor_node::container::{Container, ContainerError, Engine, Query, Roots, Together};
 use torpor_node::phase::Phase;
+use torpor_node::{budget, criu_bundle};
 use torpor_store::Repository;
-use torpor_store::name::Name;
 
 use super::Took;
 use crate::cli::Exit;
@@ -90,77 +90,184 @@ struct Made {
     phases: Vec<Took>,
 }
 
+/// What was made of a whole pod.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Pod {
+    pod: String,
+    containers: Vec<Made>,
+}
+
 /// Makes the checkpoint.
 pub(super) fn run(query: &Query, args: &super::Args) -> anyhow::Result<Exit> {
     let choice = &args.container;
-    let container = Roots::with(choice.runtime_root.clone()).find(query)?;
+    let containers = Roots::with(choice.runtime_root.clone()).find_all(query)?;
     if choice.route == Route::Runtime && choice.images.is_none() {
         let message = "the runtime's own command writes to a directory, not to a store";
         return Err(Failure::new(Exit::Usage, message, "name a directory with --images").into());
     }
-    let criu = criu_bundle::find(choice.criu.as_deref())?.program;
-    let job = Job {
-        container: &container,
-        criu: &criu,
-        wishes: choice.wishes(args.leave_running),
-        timeout: args.wrapper.timeout,
-        memory_budget: None,
-    };
-    let runtime = || Runtime::find(container.flavor, choice.runtime.as_deref());
-    let (place, done) = match &choice.images {
-        Some(images) => {
-            let images = std::path::absolute(images)?;
-            let done = match choice.route {
-                Route::Direct => job.into_directory(&images)?,
-                Route::Runtime => job.by_runtime(&runtime()?, &images)?,
-            };
-            (images.display().to_string(), done)
-        }
-        None => {
-            let stored = store(&job, choice, args.wrapper.name.clone())?;
-            let description = stored.manifest.description();
-            (format!("{}@{}", description.name, description.generation), stored.done)
-        }
-    };
-    if choice.route == Route::Direct && !args.leave_running {
-        clean_up(&container, runtime());
+    if choice.route == Route::Runtime && containers.len() > 1 {
+        let message = format!("{query} has several containers, which the runtime does not pause together");
+        return Err(Failure::new(Exit::Usage, message, "name one of them, or leave --route out").into());
     }
-    let made = Made {
-        container: container.id,
-        checkpoint: place,
-        suspended: !args.leave_running,
-        frozen_milliseconds: done.frozen.map(milliseconds),
-        phases: done.phases.durations().into_iter().map(took).collect(),
+    let work = Work {
+        args,
+        criu: criu_bundle::find(choice.criu.as_deref())?.program,
+        place: match &choice.images {
+            Some(images) => Place::Directory(std::path::absolute(images)?),
+            None => Place::Store(Box::new(choice.open()?)),
+        },
+        surroundings: Surroundings::read()?,
     };
-    args.output.print(&made, told)?;
+    match (query, containers.as_slice()) {
+        (Query::Pod { namespace, pod, container: None }, several @ [_, _, ..]) => {
+            let made = Pod { pod: format!("{namespace}/{pod}"), containers: work.pod(several)? };
+            args.output.print(&made, |made| made.containers.iter().map(told).collect())?;
+        }
+        _ => {
+            for container in &containers {
+                args.output.print(&work.one(container, None)?, told)?;
+            }
+        }
+    }
     Ok(Exit::Success)
 }
 
-/// Makes it as a generation in the store.
-fn store(job: &Job<'_>, choice: &Args, name: Option<Name>) -> anyhow::Result<Stored> {
-    let name = match (name, job.container.pod()) {
-        (Some(name), _) => name,
-        (None, Some(place)) => format!("{}/{}/{}", place.namespace, place.pod, place.container).parse()?,
-        (None, None) => job.container.names.first().unwrap_or(&job.container.id).parse()?,
-    };
-    let backend = store::backend(&choice.store.store)?;
-    let credentials =
-        store::credentials(choice.store.passphrase_file.as_deref(), choice.store.key_file.as_deref())?;
-    let repository = Repository::open_or_create(backend, &credentials)?;
-    let surroundings = Surroundings::read()?;
-    let staging = surroundings.runtime_dir.join("torpor");
-    let signs = store::signs(&choice.store.store);
-    let into = Destination {
-        repository: &repository,
-        name,
-        host: surroundings.host,
-        signs: signs.as_deref(),
-        staging: &staging,
-    };
-    Ok(job.into_store(&into)?)
+/// Where checkpoints go.
+enum Place {
+    Directory(PathBuf),
+    Store(Box<Repository>),
+}
+
+/// A container that is one of several.
+#[derive(Clone, Copy)]
+struct Among<'a> {
+    together: &'a Together,
+    moment: &'a str,
+    /// What each may take of memory, in bytes.
+    memory: u64,
+    /// Its name among them.
+    name: &'a str,
+}
+
+/// What is to be done with each container.
+struct Work<'a> {
+    args: &'a super::Args,
+    criu: Program,
+    place: Place,
+    surroundings: Surroundings,
+}
+
+impl Work<'_> {
+    /// All containers of a pod, as they are at one moment.
+    fn pod(&self, containers: &[Container]) -> anyhow::Result<Vec<Made>> {
+        let together = Together::new(containers.len());
+        let moment = torpor_node::container::moment();
+        let memory = budget::decide(None, budget::Memory::read()) / containers.len() as u64;
+        let results: Vec<anyhow::Result<Made>> = std::thread::scope(|scope| {
+            let threads: Vec<_> = containers
+                .iter()
+                .map(|container| {
+                    let name = container.pod().map_or_else(|| container.id.clone(), |place| place.container);
+                    let (together, moment) = (&together, moment.as_str());
+                    scope.spawn(move || {
+                        let among = Among { together, moment, memory, name: &name };
+                        self.one(container, Some(among)).inspect_err(|_| together.fail())
+                    })
+                })
+                .collect();
+            let died = |_| anyhow::anyhow!("the thread of a container's checkpoint died");
+            threads.into_iter().map(|thread| thread.join().map_err(died).flatten()).collect()
+        });
+        // That another failed is no reason, and says nothing.
+        let is_cause =
+            |error: &anyhow::Error| !matches!(error.downcast_ref(), Some(ContainerError::OtherFailed));
+        let (made, failed): (Vec<_>, Vec<_>) = results.into_iter().partition(Result::is_ok);
+        let mut errors: Vec<anyhow::Error> = failed.into_iter().filter_map(Result::err).collect();
+        errors.sort_by_key(|error| !is_cause(error));
+        match errors.into_iter().next() {
+            Some(error) => Err(error),
+            None => Ok(made.into_iter().flatten().collect()),
+        }
+    }
+
+    fn one(&self, container: &Container, among: Option<Among<'_>>) -> anyhow::Result<Made> {
+        let (args, choice) = (self.args, &self.args.container);
+        let job = Job {
+            container,
+            criu: &self.criu,
+            wishes: choice.wishes(args.leave_running),
+            timeout: args.wrapper.timeout,
+            memory_budget: among.map(|among| among.memory),
+            together: among.map(|among| among.together),
+        };
+        let runtime = || Runtime::find(container.flavor, choice.runtime.as_deref());
+        let (checkpoint, done) = match &self.place {
+            Place::Directory(directory) => {
+                let directory = among.map_or(directory.clone(), |among| directory.join(among.name));
+                let done = match choice.route {
+                    Route::Direct => job.into_directory(&directory)?,
+                    Route::Runtime => job.by_runtime(&runtime()?, &directory)?,
+                };
+                (directory.display().to_string(), done)
+            }
+            Place::Store(repository) => {
+                let stored = self.store(&job, repository, among)?;
+                let description = stored.manifest.description();
+                (format!("{}@{}", description.name, description.generation), stored.done)
+            }
+        };
+        if choice.route == Route::Direct && !args.leave_running {
+            clean_up(container, runtime());
+        }
+        Ok(Made {
+            container: container.id.clone(),
+            checkpoint,
+            suspended: !args.leave_running,
+            frozen_milliseconds: done.frozen.map(milliseconds),
+            phases: done.phases.durations().into_iter().map(took).collect(),
+        })
+    }
+
+    /// Makes it as a generation in the store.
+    fn store(
+        &self,
+        job: &Job<'_>,
+        repository: &Repository,
+        among: Option<Among<'_>>,
+    ) -> anyhow::Result<Stored> {
+        let container = job.container;
+        let name = match (&self.args.wrapper.name, among, container.pod()) {
+            (Some(name), None, _) => name.clone(),
+            (Some(name), Some(among), _) => format!("{name}/{}", among.name).parse()?,
+            (None, _, Some(place)) => {
+                format!("{}/{}/{}", place.namespace, place.pod, place.container).parse()?
+            }
+            (None, _, None) => container.names.first().unwrap_or(&container.id).parse()?,
+        };
+        let staging = self.surroundings.runtime_dir.join("torpor");
+        let signs = store::signs(&self.args.container.store.store);
+        let destination = Destination {
+            repository,
+            name,
+            host: self.surroundings.host.clone(),
+            signs: signs.as_deref(),
+            moment: among.map(|among| among.moment.to_owned()),
+            staging: &staging,
+        };
+        Ok(job.into_store(&destination)?)
+    }
 }
 
 impl Args {
+    /// Opens the store, or makes it.
+    fn open(&self) -> anyhow::Result<Repository> {
+        let backend = store::backend(&self.store.store)?;
+        let credentials =
+            store::credentials(self.store.passphrase_file.as_deref(), self.store.key_file.as_deref())?;
+        Ok(Repository::open_or_create(backend, &credentials)?)
+    }
+
     fn wishes(&self, leave_running: bool) -> Wishes {
         Wishes {
             leave_running,

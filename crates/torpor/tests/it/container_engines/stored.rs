@@ -160,3 +160,46 @@ fn a_kill_during_a_checkpoint_into_a_store_leaves_nothing_half_made() {
     host.counts_beyond("killed", end);
     host.run(&["runc", "delete", "--force", "killed"]);
 }
+
+/// Counts, in its own root and in the volume, where another container of the pod follows it.
+const LEADS: &str = "i=0; while :; do i=$((i+1)); echo $i > /new; busybox mv /new /state; echo $i > /volume/new; busybox mv /volume/new /volume/count; done";
+const FOLLOWS: &str = "while :; do busybox cp /volume/count /new && busybox mv /new /state; done";
+
+#[test]
+fn containers_of_a_pod_are_kept_as_they_were_at_one_moment() {
+    let Some(host) = Host::new() else { return };
+    for (bundle, runtime, program) in [("leads", "runc", LEADS), ("follows", "crun", FOLLOWS)] {
+        host.bundle(bundle, program);
+        host.put_into_pod(bundle, "pod", bundle);
+        host.start(runtime, bundle);
+    }
+    host.counts_beyond("pod", 20);
+    let keep = ["checkpoint", "pod:shop/pod", "--store", "/run/store"];
+    for round in 1..=3 {
+        let said = host.torpor(&[&keep[..], &["--leave-running"]].concat());
+        for name in ["shop/pod/leads", "shop/pod/follows"] {
+            assert!(said.contains(&format!("{name}@{round}: ")), "{said}");
+        }
+        host.counts_beyond("pod", host.count("pod") + 5);
+    }
+    // One that cannot be checkpointed, and none is; all go on.
+    host.run(&["crun", "pause", "follows"]);
+    let said = host.refused(&[&keep[..], &["--leave-running"]].concat());
+    assert!(said.contains("it is paused"), "{said}");
+    host.run(&["crun", "resume", "follows"]);
+    host.counts_beyond("pod", host.count("pod") + 5);
+    assert!(!host.torpor(&["ls", "--store", "/run/store", "shop/pod/leads"]).contains("@4"));
+
+    host.torpor(&keep);
+    let state = |bundle: &str, runtime: &str| -> u64 {
+        let elsewhere = format!("{bundle}-elsewhere");
+        host.bundle_for(&elsewhere, "pod");
+        let (name, place) = (format!("shop/pod/{bundle}"), format!("/run/b/{elsewhere}"));
+        host.torpor_quietly(&[&restore(&name, &place, runtime)[..], &["--detach"]].concat());
+        let state = host.run(&["cat", &format!("{place}/rootfs/state")]).trim().parse().unwrap();
+        host.run(&[runtime, "delete", "--force", &elsewhere]);
+        state
+    };
+    let (follows, leads) = (state("follows", "crun"), state("leads", "runc"));
+    assert!(follows <= leads + 1, "{follows} and {leads}");
+}
