@@ -44,11 +44,14 @@ pub enum QuantityError {
 const UNITS: &[(&str, u64)] =
     &[("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000), ("w", 604_800_000)];
 
+/// The longest duration, in milliseconds: a hundred years. Deadlines are sums of a few, and must not overflow.
+const LONGEST: u64 = 36_525 * 86_400_000;
+
 /// Reads a duration: numbers with the units ms, s, m, h, d and w, one after the other (`1h30m`). A number alone is
 /// seconds, as in Kubernetes' own fields.
 ///
 /// # Errors
-/// Where it is anything else, or more than a `u64` of milliseconds.
+/// Where it is anything else, or more than a hundred years.
 pub fn duration(text: &str) -> Result<Duration, QuantityError> {
     let wrong = |problem| QuantityError::Duration { text: text.to_owned(), problem };
     let whole = text.trim();
@@ -56,8 +59,10 @@ pub fn duration(text: &str) -> Result<Duration, QuantityError> {
         return Err(wrong("it is empty"));
     }
     if whole.bytes().all(|byte| byte.is_ascii_digit()) {
-        let seconds: u64 = whole.parse().map_err(|_| wrong("the number is too large"))?;
-        return Ok(Duration::from_secs(seconds));
+        let seconds = whole.parse().map_err(|_| wrong("the number is too large"))?;
+        return Some(Duration::from_secs(seconds))
+            .filter(|long| long.as_millis() <= u128::from(LONGEST))
+            .ok_or_else(|| wrong("it is longer than 100 years"));
     }
     let mut rest = whole;
     let mut total: u64 = 0;
@@ -79,6 +84,9 @@ pub fn duration(text: &str) -> Result<Duration, QuantityError> {
             .and_then(|part| total.checked_add(part))
             .ok_or_else(|| wrong("the number is too large"))?;
         rest = tail;
+    }
+    if total > LONGEST {
+        return Err(wrong("it is longer than 100 years"));
     }
     Ok(Duration::from_millis(total))
 }
@@ -292,6 +300,8 @@ mod tests {
             ("-5s", "a number is missing"),
             ("99999999999999999999s", "the number is too large"),
             ("99999999999999999w", "the number is too large"),
+            ("36526d", "it is longer than 100 years"),
+            ("99999999999", "it is longer than 100 years"),
         ] {
             assert_eq!(duration(text), Err(QuantityError::Duration { text: text.into(), problem }), "{text}");
         }
@@ -337,7 +347,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_shown_is_read_back(milliseconds in 0..u64::MAX / 2, bytes: u64, old in 1_u16.., new in 1_u16.., number in 1..=64) {
+        fn what_is_shown_is_read_back(milliseconds in 0..=LONGEST, bytes: u64, old in 1_u16.., new in 1_u16.., number in 1..=64) {
             let value = Duration::from_millis(milliseconds);
             prop_assert_eq!(duration(&show_duration(value)), Ok(value));
             prop_assert_eq!(size(&show_size(bytes)), Ok(bytes));
