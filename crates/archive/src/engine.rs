@@ -18,7 +18,7 @@ mod mounts;
 mod network;
 
 pub use changes::{Change, ChangeKind, Changes, changes};
-pub use identity::{Container, Image, Pod, container};
+pub use identity::{Container, Image, Pod, container, moment};
 pub use mounts::{Bind, SpecMount, Volume, binds, mounts, volumes};
 pub use network::{Interface, networks};
 

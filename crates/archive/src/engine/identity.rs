@@ -49,7 +49,7 @@ pub struct Container {
 }
 
 /// A pod.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Pod {
     /// Its name.
@@ -67,7 +67,7 @@ pub struct Pod {
 }
 
 /// An image, by its names.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Image {
     /// Its name with the tag.
@@ -102,7 +102,7 @@ pub fn container(checkpoint: &Checkpoint) -> Result<Container, EngineError> {
 fn of_documents(engine: Engine, spec: Option<&Value>, config: Option<&Value>) -> Container {
     let note = |key: &str| annotation(spec, key).filter(|text| !text.is_empty()).map(str::to_owned);
     let name_in_pod = match engine {
-        Engine::CriO => note("io.kubernetes.container.name"),
+        Engine::CriO => note("io.kubernetes.container.name").or_else(|| name_by_crio(spec)),
         Engine::Containerd => note("io.kubernetes.cri.container-name"),
         _ => None,
     };
@@ -185,17 +185,23 @@ fn strings(list: Option<&Value>) -> Vec<String> {
     list.filter_map(|text| text.as_str().map(str::to_owned)).collect()
 }
 
-/// A moment; Go writes one in the year 1 for none.
-fn moment(text: &str) -> Option<Timestamp> {
+/// The name in what CRI-O keeps of the request for the container (`io.kubernetes.cri-o.Metadata`, a document in a text).
+fn name_by_crio(spec: Option<&Value>) -> Option<String> {
+    let metadata: Value = serde_json::from_str(annotation(spec, "io.kubernetes.cri-o.Metadata")?).ok()?;
+    text(Some(&metadata), "name")
+}
+
+/// A moment in RFC 3339; none, too, for the year 1, which Go writes for none.
+#[must_use]
+pub fn moment(text: &str) -> Option<Timestamp> {
     text.parse().ok().filter(|moment: &Timestamp| moment.as_second() > 0)
 }
 
-/// When the images in an archive were written. Files that lie around say nothing: copying changes their time.
+/// When the newest image in an archive was written. Files that lie around say nothing: copying changes their time.
 fn time_of_images(checkpoint: &Checkpoint) -> Option<Timestamp> {
-    let prefix = &checkpoint.layers().first()?.prefix;
-    let inventory = checkpoint.entry(&format!("{prefix}inventory.img"))?;
-    inventory.offset?;
-    Timestamp::from_second(inventory.modified).ok().filter(|moment| moment.as_second() > 0)
+    let images = checkpoint.images(checkpoint.layers().first()?);
+    let newest = images.filter(|(_, entry)| entry.offset.is_some()).map(|(_, entry)| entry.modified).max()?;
+    Timestamp::from_second(newest).ok().filter(|moment| moment.as_second() > 0)
 }
 
 #[cfg(test)]

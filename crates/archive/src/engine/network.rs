@@ -25,8 +25,8 @@ pub struct Interface {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mac: Option<String>,
     /// Where packets go.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub gateway: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub gateways: Vec<String>,
 }
 
 /// The networks as the engine wrote them down, by network and interface.
@@ -53,7 +53,7 @@ fn of_podman(status: Option<&Value>) -> Vec<Interface> {
                 name: Some(name.clone()),
                 addresses: subnets.iter().filter_map(|subnet| text(Some(subnet), "ipnet")).collect(),
                 mac: text(Some(interface), "mac_address"),
-                gateway: subnets.iter().find_map(|subnet| text(Some(subnet), "gateway")),
+                gateways: subnets.iter().filter_map(|subnet| text(Some(subnet), "gateway")).collect(),
             });
         }
     }
@@ -83,7 +83,7 @@ mod tests {
             name: Some("eth0".to_owned()),
             addresses: vec!["10.88.0.9/16".to_owned()],
             mac: Some("aa:bb".to_owned()),
-            gateway: Some("10.88.0.1".to_owned()),
+            gateways: vec!["10.88.0.1".to_owned()],
         };
         assert_eq!(of_podman(Some(&status)), [interface]);
         assert_eq!(of_podman(Some(&json!(null))), []);

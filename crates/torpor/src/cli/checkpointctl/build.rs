@@ -62,8 +62,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let checkpoint = open(&args.archive)?;
     let identity = Identity::read(&checkpoint)?;
     let annotations = annotations(&identity);
-    let created = identity.made(&checkpoint);
-    let created = created.map(|made| made.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
+    let created = identity.made.map(|made| made.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
     let describe = |tag| Description { annotations: &annotations, created: created.clone(), tag };
     match Target::parse(&args.image) {
         Target::Layout(path, tag) => image::write_layout(&checkpoint, &describe(tag), path)?,
@@ -85,33 +84,29 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
 /// What an engine looks for: CRI-O for `io.kubernetes.cri-o.annotations.checkpoint.name`, Podman for
 /// `io.podman.annotations.checkpoint.runtime.name`, containerd for `org.criu.checkpoint.container.name`.
 fn annotations(identity: &Identity) -> BTreeMap<String, String> {
-    let config = &identity.config;
-    let id =
-        if config.rootfs_image_ref.is_empty() { &config.rootfs_image_id } else { &config.rootfs_image_ref };
-    let asked = if config.rootfs_image.is_empty() { &config.rootfs_image_name } else { &config.rootfs_image };
     let (criu, podman, crio) = (
         "org.criu.checkpoint",
         "io.podman.annotations.checkpoint",
         "io.kubernetes.cri-o.annotations.checkpoint",
     );
     let pairs = [
-        (criu, "engine.name", identity.engine),
+        (criu, "engine.name", &identity.engine),
         (criu, "container.name", &identity.name),
         (criu, "pod.name", &identity.pod),
         (criu, "pod.namespace", &identity.namespace),
-        (criu, "rootfsImageUserRequested", asked),
-        (criu, "rootfsImageName", &config.rootfs_image_name),
-        (criu, "rootfsImageID", id),
-        (criu, "runtime.name", &config.runtime),
+        (criu, "rootfsImageUserRequested", &identity.requested_image),
+        (criu, "rootfsImageName", &identity.image),
+        (criu, "rootfsImageID", &identity.image_id),
+        (criu, "runtime.name", &identity.runtime),
         (podman, "name", &identity.name),
-        (podman, "rawImageName", asked),
-        (podman, "rootfsImageName", &config.rootfs_image_name),
-        (podman, "rootfsImageID", id),
-        (podman, "runtime.name", &config.runtime),
+        (podman, "rawImageName", &identity.requested_image),
+        (podman, "rootfsImageName", &identity.image),
+        (podman, "rootfsImageID", &identity.image_id),
+        (podman, "runtime.name", &identity.runtime),
         (crio, "name", &identity.name),
-        (crio, "rawImageName", asked),
-        (crio, "rootfsImageName", &config.rootfs_image_name),
-        (crio, "rootfsImageID", id),
+        (crio, "rawImageName", &identity.requested_image),
+        (crio, "rootfsImageName", &identity.image),
+        (crio, "rootfsImageID", &identity.image_id),
     ];
     let present = pairs.into_iter().filter(|(_, _, value)| !value.is_empty());
     present.map(|(family, key, value)| (format!("{family}.{key}"), value.to_owned())).collect()
@@ -197,9 +192,13 @@ mod tests {
 
     #[test]
     fn every_engine_finds_its_annotation() {
-        let mut identity = Identity { engine: "Podman", name: "web".to_owned(), ..Identity::default() };
-        identity.config.runtime = "runc".to_owned();
-        identity.config.rootfs_image_id = "abc".to_owned();
+        let identity = Identity {
+            engine: "Podman".to_owned(),
+            name: "web".to_owned(),
+            runtime: "runc".to_owned(),
+            image_id: "abc".to_owned(),
+            ..Identity::default()
+        };
         let annotations = annotations(&identity);
         assert_eq!(annotations["org.criu.checkpoint.container.name"], "web");
         assert_eq!(annotations["io.podman.annotations.checkpoint.runtime.name"], "runc");

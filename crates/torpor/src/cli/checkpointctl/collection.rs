@@ -36,12 +36,12 @@ pub(super) fn collect(checkpoint: &Checkpoint, wanted: Wanted) -> anyhow::Result
     let identity = Identity::read(checkpoint)?;
     let mut document = Document {
         container_name: identity.name.clone(),
-        image: identity.config.rootfs_image_name.clone(),
-        id: identity.config.id.clone(),
-        runtime: identity.config.runtime.clone(),
+        image: identity.image.clone(),
+        id: identity.id.clone(),
+        runtime: identity.runtime.clone(),
         created: identity.created.clone(),
-        checkpointed: identity.checkpointed(),
-        engine: identity.engine.to_owned(),
+        checkpointed: identity.checkpointed.clone(),
+        engine: identity.engine.clone(),
         ip: identity.ip.clone(),
         mac: identity.mac.clone(),
         networks: identity.networks.clone(),
@@ -76,7 +76,7 @@ pub(super) fn collect(checkpoint: &Checkpoint, wanted: Wanted) -> anyhow::Result
         document.metadata = Some(Metadata {
             pod_name: identity.pod.clone(),
             kubernetes_namespace: identity.namespace.clone(),
-            annotations: identity.spec.annotations.clone(),
+            annotations: identity.annotations.clone(),
         });
     }
     let processes = report.processes.unwrap_or_default();
@@ -96,7 +96,7 @@ pub(super) fn collect(checkpoint: &Checkpoint, wanted: Wanted) -> anyhow::Result
         }
     }
     if wanted.mounts {
-        document.mounts = identity.mounts();
+        document.mounts = identity.mounts;
     }
     Ok(document)
 }

@@ -76,7 +76,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
 fn read(path: &Path, wanted: Wanted) -> anyhow::Result<(Document, String)> {
     let checkpoint = open(path)?;
     let document = collection::collect(&checkpoint, wanted)?;
-    let made = Identity::read(&checkpoint)?.made(&checkpoint);
+    let made = Identity::read(&checkpoint)?.made;
     let made =
         made.map_or_else(|| document.created.clone(), |made| made.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
     Ok((document, made))

@@ -1,227 +1,126 @@
-//! Who a container was, as checkpointctl tells it: from `config.dump`, `spec.dump` and `network.status`
-//! (checkpoint-restore/checkpointctl, `internal/container.go`; archives of Podman, CRI-O and containerd).
+//! Who a container was, as checkpointctl tells it (checkpoint-restore/checkpointctl, `internal/container.go`), from what
+//! [`engine`] reads.
 
 use std::collections::BTreeMap;
 
 use anyhow::Context;
 use jiff::Timestamp;
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use torpor_archive::Checkpoint;
+use torpor_archive::engine::{self, Engine};
 
 use super::document::{Interface, Mount, Network};
 use crate::cli::Exit;
 use crate::cli::failure::Failure;
 
-/// Most bytes of a JSON entry that are read.
-const MAX_JSON: u64 = 16 << 20;
-
-/// `config.dump`.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-pub(super) struct Config {
-    pub(super) id: String,
-    pub(super) name: String,
-    /// What was asked for.
-    pub(super) rootfs_image: String,
-    /// The image's id.
-    pub(super) rootfs_image_ref: String,
-    /// The image's name.
-    pub(super) rootfs_image_name: String,
-    /// Podman calls the id so.
-    #[serde(rename = "rootfsImageID")]
-    pub(super) rootfs_image_id: String,
-    pub(super) runtime: String,
-    pub(super) created_time: String,
-    pub(super) checkpointed_time: String,
-}
-
-/// What is needed of `spec.dump`, the runtime's specification.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
-pub(super) struct Spec {
-    pub(super) annotations: BTreeMap<String, String>,
-    pub(super) mounts: Vec<SpecMount>,
-}
-
-/// A mount of the specification.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
-pub(super) struct SpecMount {
-    destination: String,
-    r#type: String,
-    source: String,
-}
-
-/// A network in Podman's `network.status`.
-#[derive(Debug, Deserialize)]
-struct NetworkStatus {
-    #[serde(default)]
-    interfaces: BTreeMap<String, InterfaceStatus>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct InterfaceStatus {
-    subnets: Vec<Subnet>,
-    mac_address: String,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Subnet {
-    ipnet: String,
-    gateway: String,
-}
-
-/// The name and attempt that CRI-O notes.
-#[derive(Deserialize)]
-struct CrioMetadata {
-    #[serde(default)]
-    name: String,
-}
-
-/// Who a container was.
+/// Who a container was. What is not known is empty.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Identity {
-    pub(super) config: Config,
-    pub(super) spec: Spec,
     /// `Podman`, `CRI-O` or `containerd`.
-    pub(super) engine: &'static str,
+    pub(super) engine: String,
     pub(super) name: String,
+    pub(super) id: String,
     pub(super) pod: String,
     pub(super) namespace: String,
+    /// The image's name.
+    pub(super) image: String,
+    /// What was asked for.
+    pub(super) requested_image: String,
+    pub(super) image_id: String,
+    pub(super) runtime: String,
+    /// When the container was made.
     pub(super) created: String,
+    /// When the checkpoint was made, as the engine notes it: Podman does not.
+    pub(super) checkpointed: String,
+    /// When the checkpoint was made: as the engine notes it, or as the newest image of CRIU's has it.
+    pub(super) made: Option<Timestamp>,
+    pub(super) annotations: BTreeMap<String, String>,
+    pub(super) mounts: Vec<Mount>,
     pub(super) ip: String,
     pub(super) mac: String,
+    /// Podman's networks.
     pub(super) networks: Vec<Network>,
 }
 
 impl Identity {
     /// Reads it.
     pub(super) fn read(checkpoint: &Checkpoint) -> anyhow::Result<Self> {
-        let config: Config = needed(checkpoint, "config.dump")?;
-        let spec: Spec = needed(checkpoint, "spec.dump")?;
-        let annotation = |key: &str| spec.annotations.get(key).cloned().unwrap_or_default();
-        let created = to_the_second(&config.created_time);
-        let mut identity = match annotation("io.container.manager").as_str() {
-            "libpod" => {
-                let status = optional(checkpoint, "network.status").unwrap_or_default();
-                let (networks, ip, mac) = networks(status);
-                Self { engine: "Podman", name: config.name.clone(), ip, mac, networks, ..Self::default() }
-            }
-            "cri-o" => {
-                let metadata = annotation("io.kubernetes.cri-o.Metadata");
-                let metadata: CrioMetadata = serde_json::from_str(&metadata).with_context(|| {
-                    format!("cannot read the annotation io.kubernetes.cri-o.Metadata in {}", name(checkpoint))
-                })?;
-                let given = annotation("io.kubernetes.cri-o.Created");
-                Self {
-                    engine: "CRI-O",
-                    name: metadata.name,
-                    pod: annotation("io.kubernetes.pod.name"),
-                    namespace: annotation("io.kubernetes.pod.namespace"),
-                    created: given,
-                    ip: annotation("io.kubernetes.cri-o.IP.0"),
-                    ..Self::default()
-                }
-            }
-            _ => Self {
-                engine: "containerd",
-                name: annotation("io.kubernetes.cri.container-name"),
-                pod: annotation("io.kubernetes.cri.sandbox-name"),
-                namespace: annotation("io.kubernetes.cri.sandbox-namespace"),
-                ..Self::default()
-            },
-        };
-        if identity.created.is_empty() {
-            identity.created = created;
+        let name = checkpoint.source().name();
+        if let Some(missing) =
+            ["config.dump", "spec.dump"].iter().find(|entry| checkpoint.entry(entry).is_none())
+        {
+            let remedy = "give an archive that Podman, CRI-O or containerd made; `torpor inspect` reads directories too";
+            return Err(Failure::new(Exit::Failure, format!("{name} has no {missing}"), remedy).into());
         }
-        (identity.config, identity.spec) = (config, spec);
-        Ok(identity)
+        Self::collect(checkpoint).with_context(|| format!("in {name}"))
     }
 
-    /// When the checkpoint was made, as the engine notes it; empty for Podman, which does not.
-    pub(super) fn checkpointed(&self) -> String {
-        moment(&self.config.checkpointed_time)
-            .map_or_else(String::new, |_| to_the_second(&self.config.checkpointed_time))
-    }
-
-    /// When the checkpoint was made: as the engine notes it, or as the newest image of CRIU's has it.
-    pub(super) fn made(&self, checkpoint: &Checkpoint) -> Option<Timestamp> {
-        moment(&self.config.checkpointed_time).or_else(|| {
-            let images = checkpoint.layers().first().into_iter().flat_map(|layer| checkpoint.images(layer));
-            let newest = images.map(|(_, entry)| entry.modified).max()?;
-            Timestamp::from_second(newest).ok()
-        })
-    }
-
-    /// The mounts of the specification.
-    pub(super) fn mounts(&self) -> Vec<Mount> {
-        let mounts = self.spec.mounts.iter().map(|mount| Mount {
-            destination: mount.destination.clone(),
-            r#type: mount.r#type.clone(),
-            source: mount.source.clone(),
+    fn collect(checkpoint: &Checkpoint) -> Result<Self, engine::EngineError> {
+        let container = engine::container(checkpoint)?;
+        // Times are shown in the zone that they are written in.
+        let config = engine::document(checkpoint, "config.dump")?.unwrap_or_default();
+        let time = |key: &str| config.get(key).and_then(|time| time.as_str()).unwrap_or_default();
+        let checkpointed = time("checkpointedTime");
+        let noted = container.annotations.get("io.kubernetes.cri-o.Created").filter(|time| !time.is_empty());
+        let image = container.image.unwrap_or_default();
+        let name = image.name.unwrap_or_default();
+        let pod = container.pod.unwrap_or_default();
+        let mounts = engine::mounts(checkpoint)?.into_iter().map(|mount| Mount {
+            destination: mount.destination,
+            r#type: mount.kind,
+            source: mount.source,
         });
-        mounts.collect()
+        // Interfaces that cannot be read are left out, as there.
+        let interfaces = engine::networks(checkpoint).unwrap_or_default();
+        Ok(Self {
+            engine: container.engine.to_string(),
+            name: container.name.unwrap_or_default(),
+            id: container.id.unwrap_or_default(),
+            // The id of a pod of Podman's is none of these.
+            pod: pod.name.unwrap_or_default(),
+            namespace: pod.namespace.unwrap_or_default(),
+            requested_image: image.requested.unwrap_or_else(|| name.clone()),
+            image: name,
+            image_id: image.id.unwrap_or_default(),
+            runtime: container.runtime.unwrap_or_default(),
+            created: noted.cloned().unwrap_or_else(|| to_the_second(time("createdTime"))),
+            // Engines write the year 1 where they mean no time.
+            checkpointed: match engine::moment(checkpointed) {
+                Some(_) => to_the_second(checkpointed),
+                None => String::new(),
+            },
+            made: container.checkpointed,
+            annotations: container.annotations,
+            mounts: mounts.collect(),
+            ip: joined(
+                interfaces.iter().flat_map(|interface| &interface.addresses).map(|ip| without_prefix(ip)),
+            ),
+            mac: joined(interfaces.iter().filter_map(|interface| interface.mac.as_deref())),
+            networks: if container.engine == Engine::Podman { networks(interfaces) } else { Vec::new() },
+        })
     }
 }
 
-fn name(checkpoint: &Checkpoint) -> &str {
-    checkpoint.source().name()
+fn joined<'a>(texts: impl Iterator<Item = &'a str>) -> String {
+    texts.collect::<Vec<_>>().join(", ")
 }
 
-fn needed<T: DeserializeOwned>(checkpoint: &Checkpoint, entry: &str) -> anyhow::Result<T> {
-    let Some(found) = checkpoint.entry(entry) else {
-        let message = format!("{} has no {entry}", name(checkpoint));
-        let remedy =
-            "give an archive that Podman, CRI-O or containerd made; `torpor inspect` reads directories too";
-        return Err(Failure::new(Exit::Failure, message, remedy).into());
-    };
-    let bytes = checkpoint.bytes(found, MAX_JSON)?;
-    serde_json::from_slice(&bytes).with_context(|| format!("cannot read {entry} in {}", name(checkpoint)))
+fn without_prefix(address: &str) -> &str {
+    address.split('/').next().unwrap_or_default()
 }
 
-/// An entry that need not be there; none, too, where it cannot be read.
-fn optional<T: DeserializeOwned>(checkpoint: &Checkpoint, entry: &str) -> Option<T> {
-    serde_json::from_slice(&checkpoint.bytes(checkpoint.entry(entry)?, MAX_JSON).ok()?).ok()
-}
-
-/// Networks, all addresses, and all hardware addresses.
-fn networks(status: BTreeMap<String, NetworkStatus>) -> (Vec<Network>, String, String) {
-    let (mut ips, mut macs) = (Vec::new(), Vec::new());
-    let mut interface = |status: InterfaceStatus| {
-        if !status.mac_address.is_empty() {
-            macs.push(status.mac_address.clone());
-        }
-        let mut shown = Interface { mac: status.mac_address, ..Interface::default() };
-        for subnet in status.subnets {
-            if !subnet.ipnet.is_empty() {
-                let address = subnet.ipnet.split('/').next().unwrap_or_default();
-                ips.push(address.to_owned());
-                shown.ip = subnet.ipnet;
-            }
-            if !subnet.gateway.is_empty() {
-                shown.gateway = subnet.gateway;
-            }
-        }
-        shown
-    };
-    let networks = status
-        .into_iter()
-        .map(|(name, network)| {
-            let interfaces = network.interfaces.into_iter().map(|(name, status)| (name, interface(status)));
-            Network { name, interfaces: interfaces.collect() }
-        })
-        .collect();
-    (networks, ips.join(", "), macs.join(", "))
-}
-
-/// A time that is set: engines written in Go write the year 1 where it is not.
-fn moment(time: &str) -> Option<Timestamp> {
-    time.parse()
-        .ok()
-        .filter(|time: &Timestamp| *time > Timestamp::from_second(-62_000_000_000).unwrap_or(*time))
+/// Interfaces by network; of several addresses the last is shown, as there.
+fn networks(interfaces: Vec<engine::Interface>) -> Vec<Network> {
+    let mut networks: BTreeMap<String, BTreeMap<String, Interface>> = BTreeMap::new();
+    for interface in interfaces {
+        let shown = Interface {
+            ip: interface.addresses.last().cloned().unwrap_or_default(),
+            mac: interface.mac.unwrap_or_default(),
+            gateway: interface.gateways.last().cloned().unwrap_or_default(),
+        };
+        let network = networks.entry(interface.network.unwrap_or_default()).or_default();
+        network.insert(interface.name.unwrap_or_default(), shown);
+    }
+    networks.into_iter().map(|(name, interfaces)| Network { name, interfaces }).collect()
 }
 
 /// A time in RFC 3339 without parts of seconds.
@@ -248,22 +147,20 @@ mod tests {
     }
 
     #[test]
-    fn the_year_one_is_no_time() {
-        assert_eq!(moment("0001-01-01T00:00:00Z"), None);
-        assert_eq!(moment(""), None);
-        assert!(moment("2026-11-21T13:28:05Z").is_some());
-    }
-
-    #[test]
-    fn podmans_networks() {
-        let status = serde_json::from_str(
-            r#"{"net": {"interfaces": {"eth0": {"subnets": [{"ipnet": "10.7.0.2/24", "gateway": "10.7.0.1"}],
-                "mac_address": "f6:32:62:2c:b5:be"}}, "dns_server_ips": ["10.7.0.1"]}}"#,
-        )
-        .unwrap();
-        let (networks, ip, mac) = networks(status);
-        assert_eq!((ip.as_str(), mac.as_str()), ("10.7.0.2", "f6:32:62:2c:b5:be"));
-        assert_eq!(networks[0].interfaces["eth0"].gateway, "10.7.0.1");
-        assert_eq!(networks[0].interfaces["eth0"].ip, "10.7.0.2/24");
+    fn of_an_interface_with_two_addresses_the_last_is_shown() {
+        let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+        let interface = engine::Interface {
+            network: Some("net".to_owned()),
+            name: Some("eth0".to_owned()),
+            addresses: texts(&["10.7.0.2/24", "fd00::2/64"]),
+            mac: Some("f6:32:62:2c:b5:be".to_owned()),
+            gateways: texts(&["10.7.0.1", "fd00::1"]),
+        };
+        assert_eq!(
+            joined(interface.addresses.iter().map(|address| without_prefix(address))),
+            "10.7.0.2, fd00::2"
+        );
+        let shown = &networks(vec![interface])[0].interfaces["eth0"];
+        assert_eq!((shown.ip.as_str(), shown.gateway.as_str()), ("fd00::2/64", "fd00::1"));
     }
 }

@@ -53,9 +53,9 @@ fn archives(directory: &Path) -> Vec<PathBuf> {
 fn row(path: &Path) -> anyhow::Result<Vec<String>> {
     let checkpoint = open(path)?;
     let identity = Identity::read(&checkpoint)?;
-    let made = identity.made(&checkpoint).map(moment).unwrap_or_default();
+    let made = identity.made.map(moment).unwrap_or_default();
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    Ok(vec![identity.namespace, identity.pod, identity.name, identity.engine.to_owned(), made, name])
+    Ok(vec![identity.namespace, identity.pod, identity.name, identity.engine, made, name])
 }
 
 /// A time as RFC 822 has it.

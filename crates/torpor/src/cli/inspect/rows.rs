@@ -97,7 +97,7 @@ fn container(report: &Report) -> Vec<Fact> {
         let mut told: Vec<String> = vec![names.into_iter().flatten().collect::<Vec<_>>().join(" ")];
         told.extend(interface.addresses.iter().cloned());
         told.extend(interface.mac.iter().map(|mac| format!("MAC {mac}")));
-        told.extend(interface.gateway.iter().map(|gateway| format!("gateway {gateway}")));
+        told.extend(interface.gateways.iter().map(|gateway| format!("gateway {gateway}")));
         told.retain(|part| !part.is_empty());
         add("network", Some(told.join(", ")));
     }
