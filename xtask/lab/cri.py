@@ -1,7 +1,8 @@
 """Speaks as much CRI as a checkpoint needs, through curl: cri.py IMAGE ARCHIVE [ARGUMENT...]
 
-Runs the pod shop/pod-a with a container "worker", waits until it says "ready", checkpoints it, and removes the pod. Numbers are
-those of the CRI's fields (kubernetes/cri-api, runtime.v1).
+Runs the pod shop/pod-a with a container "worker", waits until it says "ready", checkpoints it, and removes the pod. IMAGE may be
+a checkpoint, or the path of an archive with one: then it is restored. HIDE=1 hides paths as a kubelet does, VOLUME=DIR mounts
+a directory at /volume. Numbers are those of the CRI's fields (kubernetes/cri-api, runtime.v1).
 """
 import os
 import struct
@@ -66,7 +67,12 @@ container += b"".join(field(4, argument) for argument in arguments)
 for variable in [("COLOUR", "blue"), ("PASSWORD", "hunter2"), ("ALONE", "1")]:
     container += field(6, pair(*variable))
 container += field(9, pair("io.kubernetes.container.name", "worker")) + field(11, "worker.log")
-container += field(15, field(2, field(3, namespaces)))
+security = field(3, namespaces)
+if os.environ.get("HIDE"):
+    security += b"".join(field(13, "/proc/" + path) for path in ["acpi", "keys", "timer_list"])
+if os.environ.get("VOLUME"):
+    container += field(7, field(1, "/volume") + field(2, os.environ["VOLUME"]))
+container += field(15, field(2, security))
 try:
     name = first_string(call("CreateContainer", field(1, pod) + field(2, container) + field(3, sandbox)))
     call("StartContainer", field(1, name))

@@ -4,14 +4,17 @@
 //! them come to: a list of entries whose bodies can be read, and the layers of CRIU's images among them. What is built on
 //! it never asks where the bytes are.
 //!
-//! Nothing is written to disk, and nothing that is read is trusted.
+//! [`layout`] writes one again, as another engine wants it. Nothing else is written, and nothing that is read is trusted.
 
 pub mod check;
 mod checkpoint;
 pub mod diff;
 pub mod engine;
 pub mod inspect;
+pub mod layout;
 pub mod memory;
+pub mod packing;
 pub mod source;
+pub mod tape;
 
 pub use checkpoint::{Checkpoint, Layer};

@@ -23,7 +23,7 @@ pub use compression::Compression;
 pub use directory::Directory;
 pub use error::SourceError;
 pub use limits::Limits;
-pub use nested::each_nested;
+pub use nested::{each_nested, each_raw};
 pub use oci::Image;
 pub use part::Part;
 pub use place::{Place, open, open_bytes, open_stream, open_with};

@@ -6,6 +6,7 @@ mod checkpoint;
 mod checkpointctl;
 mod completions;
 mod control;
+mod convert;
 mod crik;
 mod crit;
 mod diff;
@@ -73,6 +74,7 @@ enum Command {
     Inspect(inspect::Args),
     Memory(memory::Args),
     Diff(diff::Args),
+    Convert(convert::Args),
     Doctor(doctor::Args),
     Completions(completions::Args),
     Man(man::Args),
@@ -99,6 +101,7 @@ impl Command {
             Command::Inspect(args) => inspect::run(&args),
             Command::Memory(args) => memory::run(&args),
             Command::Diff(args) => diff::run(&args),
+            Command::Convert(args) => convert::run(&args),
             Command::Image(args) => image::run(&args),
             Command::Doctor(args) => doctor::run(&args),
             Command::Completions(args) => completions::run(&args),

@@ -4,5 +4,6 @@ mod archives;
 mod checks;
 mod hostile;
 mod images;
+mod layouts;
 mod stored;
 mod tape;

@@ -7,8 +7,10 @@ use super::{ImageError, ImageReader, ImageWriter, Kind, Limits};
 use crate::wire::{Message, WireError};
 
 mod sockets;
+mod surroundings;
 
 pub use sockets::{Socket, SocketKind, internal_pairs, sockets};
+pub use surroundings::{any_mode_of_root, external_network, without_mounts};
 
 /// Why an image cannot be changed as asked.
 #[derive(Debug, thiserror::Error)]

@@ -1,5 +1,6 @@
 //! How a failed command tells what went wrong, and what to do about it.
 
+use torpor_archive::layout::LayoutError;
 use torpor_archive::memory::{CoreError, DumpError, MemoryError, PatternError};
 use torpor_archive::source::SourceError;
 use torpor_criu::image::ImageError;
@@ -81,6 +82,7 @@ pub(crate) fn remedy(error: &anyhow::Error) -> Option<String> {
             .or_else(|| cause.downcast_ref().map(|error: &KeyError| error.remedy().to_owned()))
             .or_else(|| cause.downcast_ref().map(|error: &DraftError| error.remedy().to_owned()))
             .or_else(|| cause.downcast_ref().map(|error: &SourceError| error.remedy().to_owned()))
+            .or_else(|| cause.downcast_ref().map(LayoutError::remedy))
             .or_else(|| cause.downcast_ref().map(|error: &MemoryError| error.remedy().to_owned()))
             .or_else(|| cause.downcast_ref().map(|error: &DumpError| error.remedy().to_owned()))
             .or_else(|| cause.downcast_ref().map(|error: &CoreError| error.remedy().to_owned()))
@@ -115,6 +117,7 @@ pub(crate) fn exit(error: &anyhow::Error) -> Exit {
                 .or_else(|| cause.downcast_ref().map(of_key))
                 .or_else(|| cause.downcast_ref().map(of_draft))
                 .or_else(|| cause.downcast_ref().map(of_source))
+                .or_else(|| cause.downcast_ref().and_then(of_layout))
                 .or_else(|| cause.downcast_ref().map(of_memory))
                 .or_else(|| cause.downcast_ref().map(of_dump))
                 .or_else(|| cause.downcast_ref().map(of_core))
@@ -252,6 +255,16 @@ fn of_source(error: &SourceError) -> Exit {
         SourceError::Store { source, .. } => of_reading(source),
         SourceError::Passed { .. } | SourceError::Window { .. } | SourceError::Sparse { .. } => Exit::Failure,
         _ => Exit::Damaged,
+    }
+}
+
+/// None where one of its causes decides.
+fn of_layout(error: &LayoutError) -> Option<Exit> {
+    match error {
+        LayoutError::Source(error) => Some(of_source(error)),
+        LayoutError::Image { .. } | LayoutError::Edit { .. } => Some(Exit::Damaged),
+        LayoutError::Output { .. } => Some(Exit::Place),
+        _ => None,
     }
 }
 

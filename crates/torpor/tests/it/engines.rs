@@ -2,6 +2,7 @@
 //!
 //! Under test is what is told about them. `TORPOR_LAB` names the root of lab hosts; without it these tests are skipped.
 
+mod conversion;
 mod lab;
 
 use std::path::Path;
@@ -40,6 +41,12 @@ fn is_the_worker(document: &Value, engine: &str, image: &str) {
     assert_eq!(document["engine"], engine);
     assert_eq!(document["container_name"], "worker");
     assert_eq!(document["image"], image);
+    does_what_the_worker_does(document);
+}
+
+/// What checkpointctl's JSON says of the worker's processes.
+#[track_caller]
+fn does_what_the_worker_does(document: &Value) {
     let process = &document["process_tree"];
     assert_eq!(process["command"], "python3");
     assert_eq!(process["cmdline"], "/bin/python3 /worker.py 2 ");
