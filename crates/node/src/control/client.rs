@@ -51,12 +51,13 @@ impl Client {
     }
 
     /// Sends `request` and returns what becomes of it, telling `on_phase` of each phase. Without a `deadline` it waits
-    /// for as long as it takes.
+    /// for as long as it takes. A wrapper that ends waits a moment for its callers, so keep the client until the answer
+    /// is told.
     ///
     /// # Errors
     /// Where there is no answer in time, or none of the protocol. What was asked for goes on.
     pub fn ask(
-        mut self,
+        &mut self,
         request: &Request,
         deadline: Option<Instant>,
         mut on_phase: impl FnMut(&PhaseReply),

@@ -1,12 +1,13 @@
 //! The wrapper's end: a thread that accepts, and one for each of a few callers.
 
 use std::fs::{self, Permissions};
-use std::io::{self, BufReader};
+use std::io::{self, BufReader, Read};
+use std::net::Shutdown;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -16,6 +17,9 @@ use crate::sys::peer;
 
 /// How long a caller may take to send its request, or to take in a reply.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a caller that has its answer may take to go. The end of a wrapper that is PID 1 ends the callers in its
+/// container too, before they have told anybody what they were told.
+const FAREWELL: Duration = Duration::from_millis(500);
 /// Callers served at a time.
 const MOST_CALLERS: usize = 32;
 /// What `sun_path` of a socket's address holds (unix(7)), without the final zero.
@@ -23,13 +27,14 @@ const LONGEST_PATH: usize = 107;
 /// What is added to the path while the socket is being made.
 const BEING_MADE: &str = ".new";
 
-/// The control socket. Dropping it removes the socket.
+/// The control socket. Dropping it removes the socket, and waits a moment for callers to go with their answers.
 #[derive(Debug)]
 pub struct Server {
     path: PathBuf,
     /// Device and inode of the socket, so that a successor's is not removed.
     identity: (u64, u64),
     ending: Arc<AtomicBool>,
+    callers: Arc<Callers>,
 }
 
 impl Server {
@@ -53,11 +58,13 @@ impl Server {
         let gate = Gate { group, own_user: rustix::process::geteuid().as_raw() };
         let deliver: Deliver = Arc::new(deliver);
         let stop = Arc::clone(&ending);
+        let callers = Arc::new(Callers::default());
+        let served = Arc::clone(&callers);
         thread::Builder::new()
             .name("control".into())
-            .spawn(move || accept(&listener, gate, &deliver, &stop))
+            .spawn(move || accept(&listener, gate, &deliver, &stop, &served))
             .map_err(wrong)?;
-        Ok(Server { path: path.to_owned(), identity, ending })
+        Ok(Server { path: path.to_owned(), identity, ending, callers })
     }
 
     /// Where the socket is.
@@ -76,6 +83,7 @@ impl Drop for Server {
             // A socket that is left is recognised as stale by the next start.
             let _ = fs::remove_file(&self.path);
         }
+        self.callers.wait_until_gone(FAREWELL);
     }
 }
 
@@ -148,8 +156,13 @@ impl Gate {
     }
 }
 
-fn accept(listener: &UnixListener, gate: Gate, deliver: &Deliver, ending: &AtomicBool) {
-    let callers = Arc::new(AtomicUsize::new(0));
+fn accept(
+    listener: &UnixListener,
+    gate: Gate,
+    deliver: &Deliver,
+    ending: &AtomicBool,
+    callers: &Arc<Callers>,
+) {
     loop {
         let stream = match listener.accept() {
             Ok((stream, _)) => stream,
@@ -163,15 +176,13 @@ fn accept(listener: &UnixListener, gate: Gate, deliver: &Deliver, ending: &Atomi
         if ending.load(Ordering::Acquire) {
             return;
         }
-        if callers.fetch_add(1, Ordering::AcqRel) >= MOST_CALLERS {
-            callers.fetch_sub(1, Ordering::AcqRel);
+        let Some(caller) = Caller::enter(callers) else {
             turn_away(stream);
             continue;
-        }
-        let leaving = Leaving(Arc::clone(&callers));
+        };
         let deliver = Arc::clone(deliver);
         let served = thread::Builder::new().name("control-caller".into()).spawn(move || {
-            let _leaving = leaving;
+            let _caller = caller;
             if let Err(error) = serve(stream, gate, &deliver) {
                 tracing::debug!(%error, "a caller of the control socket went away or was refused");
             }
@@ -182,12 +193,39 @@ fn accept(listener: &UnixListener, gate: Gate, deliver: &Deliver, ending: &Atomi
     }
 }
 
-/// One caller less, however its thread ends.
-struct Leaving(Arc<AtomicUsize>);
+/// How many callers are served.
+#[derive(Debug, Default)]
+struct Callers {
+    number: Mutex<usize>,
+    fewer: Condvar,
+}
 
-impl Drop for Leaving {
+impl Callers {
+    fn wait_until_gone(&self, at_most: Duration) {
+        let number = self.number.lock().unwrap_or_else(PoisonError::into_inner);
+        // Whoever is left then is left.
+        drop(self.fewer.wait_timeout_while(number, at_most, |number| *number > 0));
+    }
+}
+
+/// One that is served; one less, however its thread ends.
+struct Caller(Arc<Callers>);
+
+impl Caller {
+    /// None where there are enough.
+    fn enter(callers: &Arc<Callers>) -> Option<Caller> {
+        let mut number = callers.number.lock().unwrap_or_else(PoisonError::into_inner);
+        (*number < MOST_CALLERS).then(|| {
+            *number += 1;
+            Caller(Arc::clone(callers))
+        })
+    }
+}
+
+impl Drop for Caller {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
+        *self.0.number.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        self.0.fewer.notify_all();
     }
 }
 
@@ -206,7 +244,8 @@ fn serve(stream: UnixStream, gate: Gate, deliver: &Deliver) -> Result<(), LineEr
         let reply = Reply::Outcome(Outcome::refused(format!("user {user} may not use this control socket")));
         return Ok(wire::write(&mut writer, &reply)?);
     }
-    let request: Request = match wire::read(&mut BufReader::new(stream)) {
+    let mut reader = BufReader::new(stream);
+    let request: Request = match wire::read(&mut reader) {
         Ok(request) => request,
         Err(error) => {
             wire::write(&mut writer, &Reply::Outcome(Outcome::refused(&error)))?;
@@ -220,6 +259,11 @@ fn serve(stream: UnixStream, gate: Gate, deliver: &Deliver) -> Result<(), LineEr
     for reply in replies {
         wire::write(&mut writer, &reply)?;
     }
+    // It goes once it has told what it was told. How it goes does not matter.
+    let _ = writer
+        .shutdown(Shutdown::Write)
+        .and_then(|()| writer.set_read_timeout(Some(FAREWELL)))
+        .and_then(|()| reader.read(&mut [0]));
     Ok(())
 }
 

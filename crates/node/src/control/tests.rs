@@ -10,7 +10,7 @@ use std::sync::mpsc;
 use super::*;
 
 struct Wrapper {
-    _server: Server,
+    server: Server,
     path: PathBuf,
     requests: mpsc::Receiver<Incoming>,
     _dir: tempfile::TempDir,
@@ -25,7 +25,7 @@ fn wrapper() -> Wrapper {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("torpor/web+app.sock");
     let (send, requests) = mpsc::channel();
-    Wrapper { _server: Server::start(&path, None, deliver_to(send)).unwrap(), path, requests, _dir: dir }
+    Wrapper { server: Server::start(&path, None, deliver_to(send)).unwrap(), path, requests, _dir: dir }
 }
 
 const RUNNING: Request = Request::Checkpoint { leave_running: true, template: false };
@@ -33,7 +33,7 @@ const RUNNING: Request = Request::Checkpoint { leave_running: true, template: fa
 #[test]
 fn a_checkpoint_tells_its_phases_and_its_result() {
     let wrapper = wrapper();
-    let client = Client::connect(&wrapper.path).unwrap();
+    let mut client = Client::connect(&wrapper.path).unwrap();
     let done = Outcome::Done {
         name: "web/app".into(),
         generation: 4,
@@ -56,9 +56,25 @@ fn a_checkpoint_tells_its_phases_and_its_result() {
 }
 
 #[test]
+fn a_caller_can_tell_its_answer_before_the_server_is_gone() {
+    let Wrapper { server, path, requests, _dir } = wrapper();
+    let told = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let tells = std::sync::Arc::clone(&told);
+    let mut client = Client::connect(&path).unwrap();
+    let caller = std::thread::spawn(move || {
+        client.ask(&RUNNING, None, |_| {}).unwrap();
+        tells.store(true, std::sync::atomic::Ordering::Release);
+    });
+    requests.recv().unwrap().replier.finish(Outcome::Ready);
+    drop(server);
+    assert!(told.load(std::sync::atomic::Ordering::Acquire));
+    caller.join().unwrap();
+}
+
+#[test]
 fn a_request_that_is_dropped_has_an_answer() {
     let wrapper = wrapper();
-    let client = Client::connect(&wrapper.path).unwrap();
+    let mut client = Client::connect(&wrapper.path).unwrap();
     let caller = std::thread::spawn(move || client.ask(&Request::Wait, None, |_| {}).unwrap());
     drop(wrapper.requests.recv().unwrap());
     assert_eq!(caller.join().unwrap(), Outcome::failed("torpor ended before it had an answer"));
@@ -91,7 +107,7 @@ fn what_is_no_request_is_refused_with_words() {
 #[test]
 fn no_answer_in_time_is_told() {
     let wrapper = wrapper();
-    let client = Client::connect(&wrapper.path).unwrap();
+    let mut client = Client::connect(&wrapper.path).unwrap();
     let deadline = std::time::Instant::now() + Duration::from_millis(20);
     let result = client.ask(&Request::Status, Some(deadline), |_| {});
     assert!(matches!(result, Err(ClientError::Timeout { .. })), "{result:?}");
@@ -104,8 +120,8 @@ fn the_socket_is_for_its_user_alone_and_goes_with_the_server() {
         |wrapper: &Wrapper| std::fs::metadata(&wrapper.path).map(|found| found.permissions().mode() & 0o777);
     assert_eq!(mode(&wrapper).unwrap(), 0o600);
     let directory = wrapper.path.parent().unwrap().to_owned();
-    let Wrapper { _server, _dir, path, .. } = wrapper;
-    drop(_server);
+    let Wrapper { server, _dir, path, .. } = wrapper;
+    drop(server);
     assert_eq!(std::fs::read_dir(directory).unwrap().count(), 0);
     assert!(matches!(Client::connect(&path), Err(ClientError::Absent { .. })));
 }

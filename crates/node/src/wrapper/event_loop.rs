@@ -459,6 +459,7 @@ impl EventLoop {
         for (_, replier) in self.requests.drain() {
             replier.finish(self.last_outcome.clone());
         }
+        self.waiting_for_idle.clear();
         // Whoever it left behind would have ended with PID 1 of a container.
         for pid in process_tree::of(std::process::id() as i32).into_iter().skip(1) {
             let _ = process::kill(pid, libc::SIGKILL);

@@ -51,7 +51,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     if let Some(query) = &args.target {
         return container::run(query, args);
     }
-    let client = Client::connect(&args.wrapper.socket()?)?;
+    let mut client = Client::connect(&args.wrapper.socket()?)?;
     let request =
         Request::Checkpoint { leave_running: args.leave_running || args.template, template: args.template };
     let outcome = client.ask(&request, args.wrapper.deadline(), |phase| {

@@ -15,7 +15,7 @@ pub(crate) struct Args {
 /// Waits.
 pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     let deadline = args.wrapper.deadline();
-    let client = Client::connect_until(&args.wrapper.socket_until(deadline)?, deadline)?;
+    let mut client = Client::connect_until(&args.wrapper.socket_until(deadline)?, deadline)?;
     match client.ask(&Request::Wait, deadline, |_| {})? {
         Outcome::Ready => Ok(Exit::Success),
         Outcome::Failed { message, remedy } => Err(Failure { message, remedy, exit: Exit::Failure }.into()),
