@@ -2,7 +2,8 @@
 
 Runs the pod shop/pod-a with a container "worker", waits until it says "ready", checkpoints it, and removes the pod. IMAGE may be
 a checkpoint, or the path of an archive with one: then it is restored. HIDE=1 hides paths as a kubelet does, VOLUME=DIR mounts
-a directory at /volume. Numbers are those of the CRI's fields (kubernetes/cri-api, runtime.v1).
+a directory at /volume. Instead of a checkpoint it runs what LAB_THEN says, with the container's ID as CONTAINER. Numbers are those
+of the CRI's fields (kubernetes/cri-api, runtime.v1).
 """
 import os
 import struct
@@ -80,7 +81,10 @@ try:
         if os.path.exists(LOGS + "/worker.log") and "ready" in open(LOGS + "/worker.log").read():
             break
         time.sleep(0.1)
-    call("CheckpointContainer", field(1, name) + field(2, archive) + field(3, 120))
+    if "LAB_THEN" in os.environ:
+        subprocess.run(["bash", "-ec", os.environ["LAB_THEN"]], check=True, env={**os.environ, "CONTAINER": name})
+    else:
+        call("CheckpointContainer", field(1, name) + field(2, archive) + field(3, 120))
 finally:
     call("StopPodSandbox", field(1, pod))
     call("RemovePodSandbox", field(1, pod))

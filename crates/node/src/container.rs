@@ -4,15 +4,19 @@
 //! (containerd, CRI-O, Podman, Docker) choose that directory ([`find`]). From the state and from what `/proc` tells of
 //! the container follows what CRIU has to be told ([`dump`]), so that the runtime's own `restore` takes the result.
 
+pub mod archive;
 pub mod checkpoint;
+pub mod cri;
 pub mod dump;
 mod error;
 pub mod find;
 pub mod freezer;
 pub mod generation;
+pub mod kubelet;
 mod lease;
 pub mod obstacle;
 mod pages;
+pub mod refusal;
 mod release;
 pub mod restore;
 pub mod route;

@@ -11,6 +11,8 @@ use torpor_store::lineage::LineageError;
 use torpor_store::{DraftError, ReadError};
 
 use super::FindError;
+use super::cri::CriError;
+use super::kubelet::KubeletError;
 use super::obstacle::Obstacle;
 use crate::checkpoint::{CheckpointError, Expired};
 use crate::facts::FactsError;
@@ -206,6 +208,18 @@ pub enum ContainerError {
         /// Where it was looked for.
         searched: String,
     },
+    /// The container's runtime makes no checkpoint.
+    #[error(transparent)]
+    Cri(#[from] CriError),
+    /// The kubelet makes no checkpoint.
+    #[error(transparent)]
+    Kubelet(#[from] KubeletError),
+    /// There is a file already.
+    #[error("there is a file {} already", path.display())]
+    Taken {
+        /// The file.
+        path: PathBuf,
+    },
     /// Another container of the pod cannot be checkpointed.
     #[error("the checkpoint of another container of the pod failed")]
     OtherFailed,
@@ -319,6 +333,9 @@ impl ContainerError {
             ContainerError::Image { .. } => "the checkpoint is damaged; take another".to_owned(),
             ContainerError::MissingMounts { .. } => "add bind mounts to these places to its config.json".to_owned(),
             ContainerError::NoRuntime { .. } => "name it with --runtime".to_owned(),
+            ContainerError::Cri(error) => error.remedy().to_owned(),
+            ContainerError::Kubelet(error) => error.remedy().to_owned(),
+            ContainerError::Taken { .. } => "name another file, or a directory".to_owned(),
             ContainerError::OtherFailed => "see why that one failed".to_owned(),
             ContainerError::NeverEnded { .. } => "checkpoint it anew, or delete it".to_owned(),
             ContainerError::Exists { .. } => "delete it, or choose another ID".to_owned(),

@@ -2,6 +2,7 @@
 //! of a container that knows nothing of Torpor.
 
 mod container;
+mod engine;
 
 use serde::Serialize;
 use torpor_node::container::Query;
@@ -27,6 +28,8 @@ pub(crate) struct Args {
     template: bool,
     #[command(flatten)]
     container: container::Args,
+    #[command(flatten)]
+    engine: engine::Args,
     #[command(flatten)]
     output: output::Args,
 }

@@ -138,6 +138,59 @@ fn containerds_archive_made_through_cri() {
     torpor_tells_of_the_worker(&lab, name);
 }
 
+/// Checkpoints of a container that an engine runs: into a store, a directory, and at its end.
+const ROUTES: &str = r#"
+torpor checkpoint container:$CONTAINER --tcp established --store $MADE/store --name worker --leave-running
+torpor checkpoint container:$CONTAINER --tcp established --images $MADE/images --leave-running
+torpor checkpoint container:$CONTAINER --tcp established --store $MADE/store --name worker
+"#;
+
+#[test]
+fn a_container_of_containerd_goes_all_routes() {
+    let Some(lab) = Lab::new() else { return };
+    let script = format!(
+        r#"
+        torpor checkpoint pod:shop/pod-a --route cri --leave-running --export $MADE/cri.tar
+        torpor checkpoint container:$CONTAINER --route cri --leave-running --export $MADE
+        ! torpor checkpoint pod:shop/pod-a --route cri --leave-running --export $MADE/cri.tar 2> $MADE/taken
+        ! torpor checkpoint pod:shop/pod-a --route cri --leave-running --export $MADE/late.tar --timeout 1ms 2> $MADE/late
+        ! torpor checkpoint pod:shop/pod-a --route kubelet --leave-running --kubelet https://127.0.0.1:1 2> $MADE/kubelet
+        torpor checkpoint pod:shop/pod-a --store $MADE/store --leave-running
+        {ROUTES}"#
+    );
+    lab.meanwhile("containerd", &script);
+    torpor_tells_of_the_worker(&lab, lab.made("cri.tar").to_str().unwrap());
+    let made: Vec<String> = std::fs::read_dir(lab.made(""))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    assert!(made.iter().any(|name| name.starts_with("checkpoint-pod-a_shop-worker-2")), "{made:?}");
+    assert!(!made.iter().any(|name| name.contains("partial") || name == "late.tar"), "{made:?}");
+    assert!(lab.said("taken").contains("there is a file"), "{}", lab.said("taken"));
+    assert!(lab.said("late").contains("in the time it had"), "{}", lab.said("late"));
+    assert!(lab.said("kubelet").contains("cannot be reached"), "{}", lab.said("kubelet"));
+    kept_the_worker(&lab, &["worker@1", "worker@2", "shop/pod-a/worker@1"]);
+}
+
+#[test]
+fn a_container_of_podman_goes_into_a_store() {
+    let Some(lab) = Lab::new() else { return };
+    lab.meanwhile("podman", ROUTES);
+    kept_the_worker(&lab, &["worker@1", "worker@2"]);
+}
+
+/// What is in the store is the worker, whole.
+#[track_caller]
+fn kept_the_worker(lab: &Lab, references: &[&str]) {
+    let store = lab.made("store").display().to_string();
+    says(lab, "torpor", &["verify", "--store", &store]);
+    for reference in references {
+        let words = ["inspect", "--all", "--output", "json", "--store", &store, reference];
+        let json = says(lab, "torpor", &words);
+        assert!(json.contains("/worker.py"), "{reference}: {json}");
+    }
+}
+
 #[test]
 fn images_of_runc() {
     images_of("runc");

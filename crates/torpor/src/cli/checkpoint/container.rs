@@ -17,7 +17,7 @@ use torpor_node::phase::Phase;
 use torpor_node::{budget, criu_bundle};
 use torpor_store::Repository;
 
-use super::Took;
+use super::{Took, engine};
 use crate::cli::Exit;
 use crate::cli::failure::Failure;
 use crate::cli::store;
@@ -77,17 +77,21 @@ enum Route {
     Direct,
     /// The runtime's own command, which takes --images.
     Runtime,
+    /// The container's engine, through the CRI: an archive, which --export places.
+    Cri,
+    /// The kubelet of its node: an archive, which --export places.
+    Kubelet,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Made {
-    container: String,
-    checkpoint: String,
-    suspended: bool,
+pub(super) struct Made {
+    pub(super) container: String,
+    pub(super) checkpoint: String,
+    pub(super) suspended: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
-    frozen_milliseconds: Option<f64>,
-    phases: Vec<Took>,
+    pub(super) frozen_milliseconds: Option<f64>,
+    pub(super) phases: Vec<Took>,
 }
 
 /// What was made of a whole pod.
@@ -101,7 +105,20 @@ struct Pod {
 /// Makes the checkpoint.
 pub(super) fn run(query: &Query, args: &super::Args) -> anyhow::Result<Exit> {
     let choice = &args.container;
-    let containers = Roots::with(choice.runtime_root.clone()).find_all(query)?;
+    let roots = Roots::with(choice.runtime_root.clone());
+    let by_engine = match choice.route {
+        Route::Cri => Some(engine::by_cri(query, args, &roots)?),
+        Route::Kubelet => Some(engine::by_kubelet(query, args, &roots)?),
+        Route::Direct | Route::Runtime => {
+            args.engine.refuse()?;
+            None
+        }
+    };
+    if let Some(made) = by_engine {
+        args.output.print(&made, told)?;
+        return Ok(Exit::Success);
+    }
+    let containers = roots.find_all(query)?;
     if choice.route == Route::Runtime && choice.images.is_none() {
         let message = "the runtime's own command writes to a directory, not to a store";
         return Err(Failure::new(Exit::Usage, message, "name a directory with --images").into());
@@ -206,7 +223,7 @@ impl Work<'_> {
             Place::Directory(directory) => {
                 let directory = among.map_or(directory.clone(), |among| directory.join(among.name));
                 let done = match choice.route {
-                    Route::Direct => job.into_directory(&directory)?,
+                    Route::Direct | Route::Cri | Route::Kubelet => job.into_directory(&directory)?,
                     Route::Runtime => job.by_runtime(&runtime()?, &directory)?,
                 };
                 (directory.display().to_string(), done)
@@ -301,7 +318,7 @@ fn took((phase, duration): (Phase, Duration)) -> Took {
     Took { phase: phase.name().to_owned(), milliseconds: milliseconds(duration) }
 }
 
-fn milliseconds(duration: Duration) -> f64 {
+pub(super) fn milliseconds(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1000.0
 }
 

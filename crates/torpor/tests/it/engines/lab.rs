@@ -47,6 +47,32 @@ impl Lab {
         self.run(&[script.to_str().unwrap(), engine, made.to_str().unwrap(), "2"]);
     }
 
+    /// Has an engine run the worker, and runs a script on the same host meanwhile, in which `torpor` is Torpor and `$MADE` the
+    /// place for what is made.
+    #[track_caller]
+    pub(super) fn meanwhile(&self, engine: &str, script: &str) {
+        let binary = self.place.path().join("bin/torpor");
+        std::fs::create_dir_all(binary.parent().unwrap()).unwrap();
+        // The host sees nothing but this place.
+        std::fs::copy(env!("CARGO_BIN_EXE_torpor"), &binary).unwrap();
+        let path = |directory: &str| self.place.path().join(directory).display().to_string();
+        let then = format!(
+            "LAB_THEN=export PATH={}:$PATH MADE={} TORPOR_CRIU=/usr/sbin/criu; {script}",
+            path("bin"),
+            path("made")
+        );
+        // Containers have overlays, as nearly everywhere.
+        self.run(&[
+            "env",
+            "STORAGE_DRIVER=overlay",
+            &then,
+            &path("lab/checkpoint"),
+            engine,
+            &path("made"),
+            "2",
+        ]);
+    }
+
     /// Runs a command on a lab host.
     #[track_caller]
     pub(super) fn run(&self, words: &[&str]) {

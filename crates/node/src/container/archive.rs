@@ -1,0 +1,239 @@
+//! Archives that an engine makes of a container, where they are wanted: whole or not at all, and over no other file.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use rustix::fs::{CWD, RenameFlags};
+use rustix::io::Errno;
+use torpor_criu::diagnosis::{self, Operation};
+use torpor_criu::log::Log;
+use torpor_criu::options::Tcp;
+
+use super::ContainerError;
+use super::cri::{Cri, CriError};
+use super::dump::Sight;
+use super::kubelet::{Kubelet, KubeletError};
+use super::obstacle::{Ability, Obstacle};
+use super::refusal::Refusal;
+use super::state::{Container, PodPlace, Status};
+
+/// Where the kubelet puts archives.
+pub const KUBELETS: &str = "/var/lib/kubelet/checkpoints";
+/// How long a runtime may take to let a container go on whose checkpoint failed.
+const GO_ON: Duration = Duration::from_secs(3);
+/// How often it is looked whether it did.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// A file that is to be.
+#[derive(Debug)]
+pub struct Placement {
+    partial: PathBuf,
+    path: PathBuf,
+}
+
+impl Placement {
+    /// In `wanted`, which is a file that is not there yet, or a directory: there it gets a name as the kubelet gives, but
+    /// of a moment in nanoseconds.
+    ///
+    /// # Errors
+    /// There is such a file, or no such directory.
+    pub fn new(wanted: &Path, place: &PodPlace, now: Timestamp) -> Result<Placement, ContainerError> {
+        let path = if wanted.is_dir() { wanted.join(name(place, now)) } else { wanted.to_owned() };
+        if path.symlink_metadata().is_ok() {
+            return Err(ContainerError::Taken { path });
+        }
+        let failed = ContainerError::place(&path);
+        let name = path.file_name().ok_or_else(|| failed(io::ErrorKind::InvalidInput.into()))?;
+        let mut hidden = std::ffi::OsString::from(".");
+        hidden.push(name);
+        hidden.push(".torpor-partial");
+        let partial = path.with_file_name(hidden);
+        if std::fs::remove_file(&partial).is_ok() {
+            tracing::warn!(path = %partial.display(), "an earlier checkpoint was cut off; what it left is removed");
+        }
+        match partial.parent().is_some_and(Path::is_dir) {
+            true => Ok(Placement { partial, path }),
+            false => Err(failed(io::ErrorKind::NotFound.into())),
+        }
+    }
+
+    /// Where it is to be written.
+    #[must_use]
+    pub fn partial(&self) -> &Path {
+        &self.partial
+    }
+
+    /// It is whole: puts it where it is wanted. Returns where that is.
+    ///
+    /// # Errors
+    /// Somebody has put another file there, or it cannot be made to last.
+    pub fn finish(self) -> Result<PathBuf, ContainerError> {
+        let failed = ContainerError::place(&self.path);
+        std::fs::File::open(&self.partial).and_then(|file| file.sync_all()).map_err(&failed)?;
+        put(&self.partial, &self.path)?;
+        let directory = self.path.parent().unwrap_or(Path::new("/"));
+        std::fs::File::open(directory).and_then(|directory| directory.sync_all()).map_err(&failed)?;
+        Ok(self.path.clone())
+    }
+}
+
+impl Drop for Placement {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.partial);
+    }
+}
+
+/// Gives a file another name, which no other file may have.
+fn put(from: &Path, to: &Path) -> Result<(), ContainerError> {
+    match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        Ok(()) => Ok(()),
+        Err(Errno::EXIST) => Err(ContainerError::Taken { path: to.to_owned() }),
+        // The file system does not know how; a second name does not replace either.
+        Err(Errno::INVAL) => std::fs::hard_link(from, to).map_err(ContainerError::place(to)),
+        Err(errno) => Err(ContainerError::place(to)(errno.into())),
+    }
+}
+
+/// As the kubelet names archives, which says the time in seconds.
+fn name(place: &PodPlace, now: Timestamp) -> String {
+    let PodPlace { namespace, pod, container } = place;
+    format!("checkpoint-{pod}_{namespace}-{container}-{now:.9}.tar")
+}
+
+/// Has the container's runtime make an archive through its CRI. The container runs on.
+///
+/// # Errors
+/// It does not: the container runs on then, too, and nothing stays.
+pub fn by_cri(
+    cri: &Cri,
+    container: &Container,
+    placement: Placement,
+    timeout: Option<Duration>,
+) -> Result<PathBuf, ContainerError> {
+    let refused = |obstacle| ContainerError::Obstacle { id: container.id.clone(), obstacle };
+    let status = container.status();
+    if status != Status::Running {
+        return Err(refused(Obstacle::Status { status }));
+    }
+    let sight = Sight::of(container)?;
+    // Whether connections are taken is for the runtime's configuration of CRIU to say.
+    let ability = Ability::of(container, &sight, Tcp::Established, false)?;
+    if let Some(obstacle) = ability.obstacles.first() {
+        return Err(refused(obstacle.clone()));
+    }
+    let made = cri.checkpoint(&container.id, placement.partial(), timeout);
+    if made.is_err() {
+        let until = Instant::now() + GO_ON;
+        while container.status() == Status::Paused && Instant::now() < until {
+            std::thread::sleep(LOOK);
+        }
+        if container.status() == Status::Paused
+            && let Some(Err(error)) = container.freezer.as_ref().map(|freezer| freezer.thaw())
+        {
+            tracing::error!(%error, "the runtime left the container frozen, and it cannot be thawed");
+        }
+    }
+    made.map_err(with_log)?;
+    placement.finish()
+}
+
+/// Has the kubelet of this or another node make an archive. The container runs on. Returns where it is on its node.
+///
+/// # Errors
+/// It does not: the container runs on then, too.
+pub fn by_kubelet(
+    kubelet: &Kubelet,
+    place: &PodPlace,
+    timeout: Option<Duration>,
+) -> Result<PathBuf, ContainerError> {
+    let made = kubelet.checkpoint(place, timeout)?;
+    made.into_iter().next().ok_or_else(|| {
+        ContainerError::Kubelet(KubeletError::Unexpected { status: 200, said: "no archive".to_owned() })
+    })
+}
+
+/// Moves an archive that the kubelet of this node has made to where it is wanted.
+///
+/// # Errors
+/// It is not on this node, or cannot be read or written.
+pub fn take_from_kubelet(archive: &Path, placement: Placement) -> Result<PathBuf, ContainerError> {
+    match std::fs::rename(archive, placement.partial()) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
+            std::fs::copy(archive, placement.partial())
+                .map_err(ContainerError::place(placement.partial()))?;
+            std::fs::remove_file(archive).map_err(ContainerError::place(archive))?;
+        }
+        Err(error) => return Err(ContainerError::place(archive)(error)),
+    }
+    placement.finish()
+}
+
+/// Adds what CRIU's log says, where the runtime names one that is here.
+fn with_log(error: CriError) -> ContainerError {
+    if let CriError::Refused { refusal: Refusal::Criu(Some(log)), .. } = &error
+        && let Ok(bytes) = std::fs::read(log)
+    {
+        let diagnosis = diagnosis::diagnose(Operation::Checkpoint, &Log::from_bytes(&bytes));
+        return ContainerError::Criu { restoring: false, diagnosis: Box::new(diagnosis) };
+    }
+    error.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place() -> PodPlace {
+        PodPlace { namespace: "shop".into(), pod: "web-0".into(), container: "web".into() }
+    }
+
+    fn moment(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn names_are_the_kubelets_but_of_a_shorter_moment() {
+        assert_eq!(
+            name(&place(), moment("2026-11-21T17:00:00.5Z")),
+            "checkpoint-web-0_shop-web-2026-11-21T17:00:00.500000000Z.tar"
+        );
+    }
+
+    #[test]
+    fn an_archive_is_put_over_no_other() {
+        let directory = tempfile::tempdir().unwrap();
+        let now = moment("2026-11-21T17:00:00Z");
+        let first = Placement::new(directory.path(), &place(), now).unwrap();
+        std::fs::write(first.partial(), "one").unwrap();
+        let path = first.finish().unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"one");
+        assert!(matches!(Placement::new(directory.path(), &place(), now), Err(ContainerError::Taken { .. })));
+
+        // Two at the same time.
+        let file = directory.path().join("a.tar");
+        let placement = Placement::new(&file, &place(), now).unwrap();
+        std::fs::write(placement.partial(), "two").unwrap();
+        std::fs::write(&file, "precious").unwrap();
+        assert!(matches!(placement.finish(), Err(ContainerError::Taken { .. })));
+        assert_eq!(std::fs::read(&file).unwrap(), b"precious");
+
+        let other = Placement::new(&directory.path().join("b.tar"), &place(), now).unwrap();
+        std::fs::write(other.partial(), "half").unwrap();
+        drop(other);
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 2, "nothing half-made stays");
+        assert!(Placement::new(&directory.path().join("none/c.tar"), &place(), now).is_err());
+    }
+
+    #[test]
+    fn the_kubelets_archive_is_moved() {
+        let directory = tempfile::tempdir().unwrap();
+        let made = directory.path().join("made.tar");
+        std::fs::write(&made, "archive").unwrap();
+        let placement = Placement::new(&directory.path().join("to.tar"), &place(), Timestamp::now()).unwrap();
+        assert_eq!(std::fs::read(take_from_kubelet(&made, placement).unwrap()).unwrap(), b"archive");
+        assert!(!made.exists());
+    }
+}

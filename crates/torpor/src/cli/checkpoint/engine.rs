@@ -1,0 +1,150 @@
+//! `torpor checkpoint --route cri|kubelet`: an archive that the container's engine makes.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use torpor_node::container::archive::{self, KUBELETS, Placement};
+use torpor_node::container::cri::Cri;
+use torpor_node::container::kubelet::{self, Credentials, Kubelet, Trust};
+use torpor_node::container::state::PodPlace;
+use torpor_node::container::{Container, Query, Roots};
+
+use super::Took;
+use super::container::{Made, milliseconds};
+use crate::cli::Exit;
+use crate::cli::failure::Failure;
+
+/// Flags of the routes through engines.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Engines")]
+#[group(skip)]
+pub(super) struct Args {
+    /// With --route cri or kubelet: put the archive here, a file or a directory.
+    #[arg(long, value_name = "PATH", requires = "target")]
+    export: Option<PathBuf>,
+    /// The runtime's socket, where it is not the usual one of containerd or CRI-O.
+    #[arg(long, value_name = "FILE", requires = "target")]
+    cri_socket: Option<PathBuf>,
+    /// The kubelet's address.
+    #[arg(long, value_name = "URL", default_value = kubelet::URL, requires = "target")]
+    kubelet: String,
+    /// Ask the kubelet as the bearer of the token in this file.
+    #[arg(long, value_name = "FILE", requires = "target", conflicts_with = "kubelet_certificate")]
+    kubelet_token_file: Option<PathBuf>,
+    /// Ask the kubelet as the holder of this certificate, in PEM.
+    #[arg(long, value_name = "FILE", requires_all = ["target", "kubelet_key"])]
+    kubelet_certificate: Option<PathBuf>,
+    /// The certificate's key, in PEM.
+    #[arg(long, value_name = "FILE", requires = "kubelet_certificate")]
+    kubelet_key: Option<PathBuf>,
+    /// The authority that signed the kubelet's own certificate, in PEM.
+    #[arg(long, value_name = "FILE", requires = "target")]
+    kubelet_ca: Option<PathBuf>,
+    /// Believe whoever answers as the kubelet: many kubelets sign their certificates themselves.
+    #[arg(long, requires = "target", conflicts_with = "kubelet_ca")]
+    kubelet_insecure: bool,
+}
+
+impl Args {
+    /// Nobody but an engine makes an archive.
+    pub(super) fn refuse(&self) -> Result<(), Failure> {
+        match &self.export {
+            None => Ok(()),
+            Some(_) => {
+                let message = "an archive is made by an engine alone";
+                let remedy =
+                    "say --route cri or --route kubelet; or name a directory with --images, or a store";
+                Err(Failure::new(Exit::Usage, message, remedy))
+            }
+        }
+    }
+
+    /// Where the archive goes.
+    fn placement(&self, place: &PodPlace) -> anyhow::Result<Placement> {
+        let wanted = self.export.as_deref().unwrap_or(Path::new(KUBELETS));
+        Ok(Placement::new(&std::path::absolute(wanted)?, place, jiff::Timestamp::now())?)
+    }
+
+    fn kubelet(&self) -> Kubelet {
+        let credentials = match (&self.kubelet_token_file, &self.kubelet_certificate, &self.kubelet_key) {
+            (Some(token), ..) => Credentials::Token(token.clone()),
+            (None, Some(certificate), Some(key)) => {
+                Credentials::Certificate { certificate: certificate.clone(), key: key.clone() }
+            }
+            _ => Credentials::None,
+        };
+        let trust = match &self.kubelet_ca {
+            Some(authority) => Trust::Authority(authority.clone()),
+            None if self.kubelet_insecure => Trust::Blind,
+            None => Trust::Public,
+        };
+        Kubelet { url: self.kubelet.clone(), credentials, trust }
+    }
+}
+
+/// Through the runtime's CRI.
+pub(super) fn by_cri(query: &Query, args: &super::Args, roots: &Roots) -> anyhow::Result<Made> {
+    runs_on(args)?;
+    let engine = &args.engine;
+    let container = roots.find(query)?;
+    let cri = Cri::find(engine.cri_socket.as_deref(), Some(&container.engine))
+        .map_err(torpor_node::container::ContainerError::from)?;
+    let placement = engine.placement(&place(&container))?;
+    let since = Instant::now();
+    let archive = archive::by_cri(&cri, &container, placement, args.wrapper.timeout)?;
+    Ok(made(container.id, &archive, since))
+}
+
+/// Through the kubelet of this or another node.
+pub(super) fn by_kubelet(query: &Query, args: &super::Args, roots: &Roots) -> anyhow::Result<Made> {
+    runs_on(args)?;
+    let engine = &args.engine;
+    let place = match query {
+        Query::Pod { namespace, pod, container: Some(container) } => {
+            PodPlace { namespace: namespace.clone(), pod: pod.clone(), container: container.clone() }
+        }
+        query => {
+            let container = roots.find(query)?;
+            container.pod().ok_or_else(|| {
+                let message = format!("{query} belongs to no pod, so the kubelet knows nothing of it");
+                Failure::new(Exit::Usage, message, "leave --route out")
+            })?
+        }
+    };
+    let since = Instant::now();
+    let archive = archive::by_kubelet(&engine.kubelet(), &place, args.wrapper.timeout)?;
+    let archive = match engine.export {
+        Some(_) => archive::take_from_kubelet(&archive, engine.placement(&place)?)?,
+        None => archive,
+    };
+    Ok(made(format!("{}/{}/{}", place.namespace, place.pod, place.container), &archive, since))
+}
+
+/// An engine lets the container run on in any case.
+fn runs_on(args: &super::Args) -> Result<(), Failure> {
+    if args.leave_running {
+        return Ok(());
+    }
+    let message = "a checkpoint by the engine does not end the container";
+    Err(Failure::new(Exit::Usage, message, "say --leave-running, or leave --route out"))
+}
+
+/// The container's place, as far as it is in a pod.
+fn place(container: &Container) -> PodPlace {
+    container.pod().unwrap_or_else(|| PodPlace {
+        namespace: "none".to_owned(),
+        pod: "none".to_owned(),
+        container: container.names.first().unwrap_or(&container.id).clone(),
+    })
+}
+
+fn made(container: String, archive: &Path, since: Instant) -> Made {
+    let took = Took { phase: "capture".to_owned(), milliseconds: milliseconds(since.elapsed()) };
+    Made {
+        container,
+        checkpoint: archive.display().to_string(),
+        suspended: false,
+        frozen_milliseconds: None,
+        phases: vec![took],
+    }
+}
