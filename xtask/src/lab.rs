@@ -32,11 +32,9 @@ pub(crate) fn ensure(args: &Args) -> Result<PathBuf> {
     let given = args.root.clone().or_else(|| std::env::var_os("TORPOR_LAB").map(PathBuf::from));
     let shared = || Path::new(SHARED).join(".complete").exists().then(|| PathBuf::from(SHARED));
     let root = given.or_else(shared).unwrap_or_else(|| workspace::target().join("lab/root"));
-    if !root.join("var/lib/images/worker.tar").exists() {
-        needs::install(needs::LAB)?;
-        chore::step("making a root for lab hosts");
-        chore::run_plain(Command::new(scripts().join("root")).arg(&root))?;
-    }
+    needs::install(needs::LAB)?;
+    chore::step("making a root for lab hosts, where it is not there");
+    chore::run_plain(Command::new(scripts().join("root")).arg(&root))?;
     Ok(root)
 }
 
