@@ -11,6 +11,7 @@ mod identity;
 mod image;
 mod inspect;
 mod kills;
+mod lab_host;
 mod memory;
 mod node;
 mod privileges;

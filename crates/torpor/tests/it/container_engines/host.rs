@@ -1,89 +1,50 @@
 //! A machine of its own with real container runtimes, in namespaces over a Debian root.
 
-use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/container_engines/host.sh");
+use tempfile::TempDir;
+
+use crate::lab_host::{self, LabHost};
+
 const TORPOR: &str = env!("CARGO_BIN_EXE_torpor");
-/// Names the Debian root with runc, crun and CRIU in it.
-const VARIABLE: &str = "TORPOR_LAB";
-/// Runs its arguments with the three standard descriptors alone.
-const CLOSING: &str =
-    r#"for fd in /proc/self/fd/*; do fd=${fd##*/}; [ "$fd" -gt 2 ] && eval "exec $fd>&-"; done; exec "$@""#;
 /// How long anything may take before a test fails.
 const LIMIT: Duration = Duration::from_secs(60);
 const PACE: Duration = Duration::from_millis(20);
 
-static NUMBER: AtomicU32 = AtomicU32::new(0);
-
 /// The machine. It ends when it is dropped, with all that runs and is mounted on it.
 pub(super) struct Host {
-    unshare: Child,
-    init: u32,
-    /// What its control groups are called.
-    group: String,
+    lab: LabHost,
+    /// Where it finds Torpor.
+    share: TempDir,
 }
 
 impl Host {
     /// A new one; none, with the reason printed, where there is no root for it.
     pub(super) fn new() -> Option<Host> {
-        let Some(root) = std::env::var_os(VARIABLE).map(PathBuf::from) else {
-            eprintln!(
-                "SKIPPED: {VARIABLE} names no root with container runtimes (`cargo xtask lab` makes one)"
-            );
-            return None;
-        };
-        if !rustix::process::geteuid().is_root() {
-            eprintln!("SKIPPED: containers need root");
-            return None;
+        let root = lab_host::root()?;
+        let share = tempfile::tempdir().unwrap();
+        // Not a link: the machine sees this directory alone.
+        if std::fs::hard_link(TORPOR, share.path().join("torpor")).is_err() {
+            std::fs::copy(TORPOR, share.path().join("torpor")).unwrap();
         }
-        for program in ["usr/sbin/runc", "usr/bin/crun", "usr/sbin/criu", "usr/bin/busybox"] {
-            if !root.join(program).exists() {
-                eprintln!("SKIPPED: {} has no {program} ({VARIABLE} names a root)", root.display());
-                return None;
-            }
-        }
-        let mut unshare = Command::new("unshare")
-            .args(["--mount", "--pid", "--ipc", "--uts", "--net", "--fork", "--kill-child", "bash", SCRIPT])
-            .args([&root, Path::new(TORPOR).parent().unwrap()])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(unshare.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        assert_eq!(line, "ready\n", "the machine cannot be made");
-        let children = format!("/proc/{0}/task/{0}/children", unshare.id());
-        let init = std::fs::read_to_string(children).unwrap().trim().parse().unwrap();
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        Some(Host { unshare, init, group: format!("torpor-test-{}-{number}", std::process::id()) })
+        let host = Host { lab: LabHost::start(&root, share.path()), share };
+        host.run(&["ln", "-s", host.share.path().to_str().unwrap(), "/run/torpor"]);
+        // crun does not work where both versions of control groups are mounted.
+        let both = "if [ -e /sys/fs/cgroup/unified ]; then umount /sys/fs/cgroup/unified; fi";
+        host.run(&["sh", "-c", both]);
+        Some(host)
     }
 
     /// A path of the machine, seen from here.
     pub(super) fn path(&self, path: &str) -> PathBuf {
-        PathBuf::from(format!("/proc/{}/root{path}", self.init))
+        self.lab.path(path)
     }
 
     /// A command on the machine.
     pub(super) fn command(&self, words: &[&str]) -> Command {
-        let mut command = Command::new("nsenter");
-        command
-            .args(["--target", &self.init.to_string(), "--mount", "--pid", "--ipc", "--uts", "--net", "--"])
-            .args([
-                "env",
-                "-i",
-                "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
-                "TORPOR_CRIU=/usr/sbin/criu",
-                "TORPOR_RUNTIME_DIR=/run/rt",
-            ])
-            // What the test has open must not become a part of what is dumped.
-            .args(["bash", "-c", CLOSING, "bash"])
-            .args(words)
-            .stdin(Stdio::null());
-        command
+        self.lab.command(&["TORPOR_RUNTIME_DIR=/run/rt".to_owned()], words)
     }
 
     pub(super) fn output(&self, words: &[&str]) -> Output {
@@ -99,22 +60,8 @@ impl Host {
     }
 
     /// `torpor …` on the machine.
-    ///
-    /// Control groups of version 1 that no runtime makes for a container are everybody's. CRIU walks them, and fails where
-    /// another test's go away meanwhile; so then it is tried again.
     pub(super) fn torpor(&self, words: &[&str]) -> String {
-        let words = [&["/run/torpor/torpor"], words].concat();
-        for _ in 0..4 {
-            let output = self.output(&words);
-            if !String::from_utf8_lossy(&output.stderr)
-                .contains("the control groups of the program cannot be read")
-            {
-                let error = String::from_utf8_lossy(&output.stderr);
-                assert!(output.status.success(), "{words:?}: {error}");
-                return String::from_utf8(output.stdout).unwrap();
-            }
-        }
-        self.run(&words)
+        self.run(&[&["/run/torpor/torpor"], words].concat())
     }
 
     /// The same, where what is started goes on with the output it was given: nobody could wait for its end.
@@ -160,7 +107,7 @@ impl Host {
                 {"destination": "/volume", "type": "bind", "source": format!("{place}/volume"), "options": ["rbind", "rw"]},
             ],
             "linux": {
-                "cgroupsPath": format!("/{}/{bundle}", self.group),
+                "cgroupsPath": format!("/{}/{bundle}", self.lab.group()),
                 "namespaces": [
                     {"type": "pid"}, {"type": "network"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"},
                 ],
@@ -241,51 +188,4 @@ impl Host {
         names.sort();
         names
     }
-}
-
-impl Drop for Host {
-    fn drop(&mut self) {
-        let _ = self.unshare.kill();
-        let _ = self.unshare.wait();
-        // Control groups are the real machine's. They are empty once all processes are gone.
-        for hierarchy in std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
-            for parent in [hierarchy.path().join(&self.group), own_group(&hierarchy.path()).join(&self.group)]
-            {
-                remove_groups(&parent);
-            }
-        }
-    }
-}
-
-/// The control group that this process is in, where it is not the root: runtimes make others below it.
-fn own_group(hierarchy: &Path) -> PathBuf {
-    let controller = hierarchy.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let path = groups.lines().find_map(|line| {
-        let mut fields = line.splitn(3, ':').skip(1);
-        let names = fields.next()?;
-        names.split(',').any(|name| name == controller).then(|| fields.next())?
-    });
-    hierarchy.join(path.unwrap_or("/").trim_start_matches('/'))
-}
-
-fn remove_groups(parent: &Path) {
-    // A group that still has processes in it, about to end, cannot be removed yet.
-    for _ in 0..100 {
-        remove_below(parent);
-        if !parent.exists() {
-            return;
-        }
-        std::thread::sleep(PACE);
-    }
-}
-
-/// Children go first.
-fn remove_below(group: &Path) {
-    for child in std::fs::read_dir(group).into_iter().flatten().flatten() {
-        if child.file_type().is_ok_and(|kind| kind.is_dir()) {
-            remove_below(&child.path());
-        }
-    }
-    let _ = std::fs::remove_dir(group);
 }

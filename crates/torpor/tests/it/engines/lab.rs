@@ -6,8 +6,7 @@ use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
-/// Scripts that run on a lab host, and the one that starts it.
-const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../xtask/lab");
+use crate::lab_host::{self, SCRIPTS};
 
 /// A directory that lab hosts share with this machine. Its hosts end with the commands that run on them, and with a host all
 /// of its processes and mounts.
@@ -20,11 +19,7 @@ pub(super) struct Lab {
 impl Lab {
     /// A lab, or none with the reason said where there is no root for its hosts.
     pub(super) fn new() -> Option<Self> {
-        let Some(root) = std::env::var_os("TORPOR_LAB").map(PathBuf::from) else {
-            eprintln!("SKIPPED: TORPOR_LAB names no root for lab hosts (`cargo xtask lab` makes one)");
-            return None;
-        };
-        assert!(rustix::process::geteuid().is_root(), "lab hosts are made as root");
+        let root = lab_host::root()?;
         let place = tempfile::tempdir().unwrap();
         for directory in ["lab", "made"] {
             std::fs::create_dir(place.path().join(directory)).unwrap();

@@ -2,16 +2,13 @@
 
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::Output;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-/// Scripts that run on a lab host, and the one that starts it.
-const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../xtask/lab");
-/// Runs its arguments with the three standard descriptors alone.
-const CLOSING: &str =
-    r#"for fd in /proc/self/fd/*; do fd=${fd##*/}; [ "$fd" -gt 2 ] && eval "exec $fd>&-"; done; exec "$@""#;
+use crate::lab_host::{self, LabHost, SCRIPTS};
+
 /// How long anything may take before a test fails.
 const LIMIT: Duration = Duration::from_secs(60);
 const PACE: Duration = Duration::from_millis(20);
@@ -28,11 +25,7 @@ pub(super) struct Cluster {
 impl Cluster {
     /// A new one; none, with the reason said, where there is no root for its nodes.
     pub(super) fn new() -> Option<Cluster> {
-        let Some(root) = std::env::var_os("TORPOR_LAB").map(PathBuf::from) else {
-            eprintln!("SKIPPED: TORPOR_LAB names no root for lab hosts (`cargo xtask lab` makes one)");
-            return None;
-        };
-        assert!(rustix::process::geteuid().is_root(), "lab hosts are made as root");
+        let root = lab_host::root()?;
         let place = tempfile::tempdir().unwrap();
         let at = |name: &str| place.path().join(name);
         symlink("torpor", at("torpor-runtime")).unwrap();
@@ -69,64 +62,23 @@ impl Cluster {
 
     /// A node without.
     pub(super) fn host(&self) -> Node<'_> {
-        let mut host = Command::new(self.path("lab/host"));
-        host.arg(&self.root).arg(self.place.path()).args(["sleep", "infinity"]);
-        let mut host = host.stdin(Stdio::null()).spawn().unwrap();
-        let until = Instant::now() + LIMIT;
-        loop {
-            // The script, `unshare`, and the first process of the host, whose child begins once all is there.
-            let init = only_child(host.id()).and_then(only_child);
-            if let Some((init, group)) = init.and_then(|init| Some((init, group(only_child(init)?)?))) {
-                return Node { cluster: self, host, init, group };
-            }
-            assert!(host.try_wait().unwrap().is_none() && Instant::now() < until, "the host does not start");
-            std::thread::sleep(PACE);
-        }
+        Node { cluster: self, host: LabHost::start(&self.root, self.place.path()) }
     }
-}
-
-fn only_child(pid: u32) -> Option<u32> {
-    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
-    children.split_ascii_whitespace().next()?.parse().ok()
-}
-
-/// What the host's control groups are called: its last program has that in its environment.
-fn group(pid: u32) -> Option<String> {
-    let environment = std::fs::read(format!("/proc/{pid}/environ")).ok()?;
-    let name = environment.split(|byte| *byte == 0).find_map(|entry| entry.strip_prefix(b"LAB_NAME="))?;
-    let is_sleep = std::fs::read(format!("/proc/{pid}/comm")).ok()?.starts_with(b"sleep");
-    is_sleep.then(|| String::from_utf8_lossy(name).into_owned())
 }
 
 /// The host. It ends when it is dropped, with all that runs on it.
 #[derive(Debug)]
 pub(super) struct Node<'a> {
     cluster: &'a Cluster,
-    host: Child,
-    init: u32,
-    group: String,
+    host: LabHost,
 }
 
 impl Node<'_> {
     /// A command on the host.
     pub(super) fn output(&self, words: &[&str]) -> Output {
-        let mut command = Command::new("nsenter");
-        command
-            .args(["--target", &self.init.to_string(), "--mount", "--pid", "--ipc", "--uts", "--net", "--"])
-            .args([
-                "env",
-                "-i",
-                "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
-                "TORPOR_CRIU=/usr/sbin/criu",
-                "HOME=/root",
-            ])
-            .arg(format!("LAB_NAME={}", self.group))
-            .arg(format!("TORPOR_RUNTIME_CONFIG={}", self.cluster.path("runtime.yaml").display()))
-            // What the test has open must not become a part of what is dumped.
-            .args(["bash", "-c", CLOSING, "bash"])
-            .args(words)
-            .stdin(Stdio::null());
-        command.output().unwrap()
+        let configuration = self.cluster.path("runtime.yaml");
+        let settings = [format!("TORPOR_RUNTIME_CONFIG={}", configuration.display())];
+        self.host.command(&settings, words).output().unwrap()
     }
 
     /// Runs it, and returns what it printed.
@@ -176,24 +128,12 @@ impl Node<'_> {
 
     /// A path of the host, seen from here.
     pub(super) fn path(&self, path: &str) -> PathBuf {
-        PathBuf::from(format!("/proc/{}/root{path}", self.init))
+        self.host.path(path)
     }
 
     fn containerds_log(&self) -> String {
         let log = std::fs::read_to_string(self.path("/var/log/containerd.log")).unwrap_or_default();
         let lines: Vec<&str> = log.lines().filter(|line| line.contains("level=error")).collect();
         format!("\n{}", lines[lines.len().saturating_sub(5)..].join("\n"))
-    }
-}
-
-impl Drop for Node<'_> {
-    fn drop(&mut self) {
-        // Its end ends all; the script that started it then cleans up.
-        if let Ok(init) = i32::try_from(self.init)
-            && let Some(pid) = rustix::process::Pid::from_raw(init)
-        {
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-        }
-        let _ = self.host.wait();
     }
 }
