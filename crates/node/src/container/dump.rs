@@ -24,7 +24,7 @@ pub const DESCRIPTORS: &str = "descriptors.json";
 /// The number under which CRIU finds its end of the page server's socket.
 pub(super) const PAGES: i32 = 10;
 /// Deleted files up to this size survive, in bytes: CRIU copies them into an image.
-const GHOST_LIMIT: u32 = 1 << 30;
+pub(crate) const GHOST_LIMIT: u32 = 1 << 30;
 /// What crun binds over a masked directory, in the directory of its states.
 const EMPTY_DIRECTORY: &str = ".empty-directory";
 

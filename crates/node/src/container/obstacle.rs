@@ -159,7 +159,11 @@ fn of_connections(mut connections: Connections, tcp: Tcp) -> Option<Obstacle> {
 }
 
 /// What is wrong with what is open, each file once.
-fn of_files<'a>(open: impl Iterator<Item = &'a OpenFile>, mounts: &Mounts, shell_job: bool) -> Vec<Obstacle> {
+pub(crate) fn of_files<'a>(
+    open: impl Iterator<Item = &'a OpenFile>,
+    mounts: &Mounts,
+    shell_job: bool,
+) -> Vec<Obstacle> {
     let mut found: Vec<Obstacle> = Vec::new();
     let mut seen = HashSet::new();
     for file in open {

@@ -1,4 +1,4 @@
-//! `torpor check`: whether checkpoints are whole, and would restore here.
+//! `torpor check`: whether checkpoints are whole, and would restore here; whether what runs can be checkpointed.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -10,15 +10,20 @@ use torpor_archive::check::{self, Answer, Finding, Site};
 use super::{Exit, failure, output, place};
 
 mod site;
+mod target;
 
-/// Check whether checkpoints are whole, and would restore here
+use target::{CheckedTarget, Target};
+
+/// Check whether checkpoints are whole and would restore here, or whether what runs can be checkpointed
 ///
 /// Ends with 0 if nothing is in the way, with 4 if something is damaged or missing, and with 1 if all is whole but would not restore
-/// on this machine. What cannot be known does not count.
+/// on this machine, or if something that runs cannot be checkpointed. What cannot be known does not count. Nothing is frozen, and
+/// nothing is changed.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// An archive of an engine, a directory of images, `-` for standard input, or NAME or NAME@NUMBER of the store.
-    #[arg(required = true, value_name = "SOURCE")]
+    /// An archive of an engine, a directory of images, `-` for standard input, or NAME or NAME@NUMBER of the store; or what runs on
+    /// this machine: pid:N, container:ID-OR-NAME or pod:NAMESPACE/POD[/CONTAINER].
+    #[arg(required = true, value_name = "SOURCE|TARGET")]
     sources: Vec<String>,
     /// Ask only whether they are whole, not whether they would restore here.
     #[arg(long)]
@@ -26,6 +31,8 @@ pub(crate) struct Args {
     /// The CRIU that would restore them, rather than the one Torpor finds.
     #[arg(long, value_name = "FILE")]
     criu: Option<PathBuf>,
+    #[command(flatten)]
+    target: target::Args,
     #[command(flatten)]
     place: place::Args,
     #[command(flatten)]
@@ -35,6 +42,9 @@ pub(crate) struct Args {
 #[derive(Serialize)]
 struct Checked {
     checkpoints: Vec<CheckedSource>,
+    /// What runs.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    targets: Vec<CheckedTarget>,
 }
 
 #[derive(Serialize)]
@@ -106,10 +116,20 @@ fn verdict(findings: &[Finding]) -> Answer {
 
 /// Checks them.
 pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
-    let site = (!args.whole).then(|| site::read(args.criu.as_deref()));
+    let mut site = None;
     let mut exit = Exit::Success;
-    let mut checked = Checked { checkpoints: Vec::new() };
+    let mut checked = Checked { checkpoints: Vec::new(), targets: Vec::new() };
     for source in &args.sources {
+        if let Some(target) = Target::parse(source)? {
+            for one in args.target.look(source, &target)? {
+                exit = worse(exit, one.exit());
+                checked.targets.push(one);
+            }
+            continue;
+        }
+        if !args.whole && site.is_none() {
+            site = Some(site::read(args.criu.as_deref()));
+        }
         match args.place.checkpoints(source) {
             Ok(checkpoints) => {
                 for checkpoint in &checkpoints {
@@ -157,6 +177,14 @@ fn text(checked: &Checked) -> String {
             text.push_str("would it restore here?\n");
             text.push_str(&findings_table(&source.here));
         }
+    }
+    for target in &checked.targets {
+        if !text.is_empty() {
+            text.push('\n');
+        }
+        text.push_str(&target.heading());
+        text.push('\n');
+        text.push_str(&findings_table(&target.findings));
     }
     text
 }

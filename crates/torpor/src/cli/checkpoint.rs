@@ -4,6 +4,8 @@
 mod container;
 mod engine;
 
+pub(super) use container::Connections;
+
 use serde::Serialize;
 use torpor_node::container::Query;
 use torpor_node::control::{Client, Outcome, Request};

@@ -11,6 +11,7 @@ use torpor_node::container::{ContainerError, FindError};
 use torpor_node::control::{ClientError, ServerError};
 use torpor_node::hooks::HookError;
 use torpor_node::http::HttpError;
+use torpor_node::outlook::OutlookError;
 use torpor_node::status::StatusError;
 use torpor_node::wrapper::WrapperError;
 use torpor_store::gc::GcError;
@@ -93,6 +94,7 @@ pub(crate) fn remedy(error: &anyhow::Error) -> Option<String> {
             .or_else(|| cause.downcast_ref().and_then(ConfigError::remedy))
             .or_else(|| cause.downcast_ref().map(ContainerError::remedy))
             .or_else(|| cause.downcast_ref().map(|error: &FindError| error.remedy().to_owned()))
+            .or_else(|| cause.downcast_ref().map(|error: &OutlookError| error.remedy().to_owned()))
             .or_else(|| cause.downcast_ref().map(|error: &ClientError| error.remedy().to_owned()))
             .or_else(|| cause.downcast_ref().map(|error: &ServerError| error.remedy().to_owned()))
             .or_else(|| cause.downcast_ref().map(|error: &HttpError| error.remedy().to_owned()))
@@ -127,6 +129,7 @@ pub(crate) fn exit(error: &anyhow::Error) -> Exit {
                 .or_else(|| cause.downcast_ref().map(|_: &ConfigError| Exit::Usage))
                 .or_else(|| cause.downcast_ref().map(of_container))
                 .or_else(|| cause.downcast_ref().map(of_finding))
+                .or_else(|| cause.downcast_ref().map(of_outlook))
                 .or_else(|| cause.downcast_ref().map(of_client))
                 .or_else(|| cause.downcast_ref().map(of_server))
                 .or_else(|| cause.downcast_ref().map(|_: &HttpError| Exit::Place))
@@ -147,6 +150,13 @@ fn of_wrapper(error: &WrapperError) -> Option<Exit> {
         WrapperError::Name(_) | WrapperError::Policy(_) | WrapperError::NoProgram { .. } => Some(Exit::Usage),
         WrapperError::Launch(error) => u8::try_from(error.exit_code()).ok().map(Exit::Program),
         _ => None,
+    }
+}
+
+fn of_outlook(error: &OutlookError) -> Exit {
+    match error {
+        OutlookError::Gone(_) => Exit::NotFound,
+        _ => Exit::Failure,
     }
 }
 

@@ -198,3 +198,35 @@ fn plain_processes_are_restored_from_what_criu_dumped() {
     assert_eq!(host.run(&["cat", "/run/pid"]).trim(), root.trim());
     host.run(&["kill", "-KILL", root.trim()]);
 }
+
+#[test]
+fn a_check_tells_beforehand_what_a_checkpoint_would_refuse() {
+    let Some(host) = Host::new() else { return };
+    for id in RUNTIMES {
+        host.bundle(id, COUNTER);
+        host.put_into_pod(id, "asked", id);
+        host.start(id, id);
+    }
+    host.counts_beyond("asked", 3);
+    let said = host.torpor(&["check", "pod:shop/asked"]);
+    for wanted in ["(runc)", "(crun)", "2 processes", "may 21s", "may 30s"] {
+        assert!(said.contains(wanted), "{wanted} is missing in {said}");
+    }
+    host.run(&["runc", "pause", "runc"]);
+    let paused = host.output(&["/run/torpor/torpor", "check", "pod:shop/asked/runc"]);
+    assert_eq!(paused.status.code(), Some(1));
+    assert!(String::from_utf8(paused.stdout).unwrap().contains("it is paused, not running"));
+    host.run(&["runc", "resume", "runc"]);
+    for id in RUNTIMES {
+        host.run(&[id, "delete", "--force", id]);
+        host.start_with_output(id, id, "/run/output");
+        let target = format!("container:{id}");
+        let refused = host.refused(&["checkpoint", &target, "--images", "/run/images"]);
+        let told = host.output(&["/run/torpor/torpor", "check", &target]);
+        let told = String::from_utf8(told.stdout).unwrap();
+        for said in [refused, told] {
+            assert!(said.contains("descriptor 1 of process") && said.contains("/run/output"), "{said}");
+        }
+        host.run(&[id, "delete", "--force", id]);
+    }
+}

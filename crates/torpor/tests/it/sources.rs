@@ -1,5 +1,7 @@
 //! The commands that look at checkpoints others made, driven over directories and archives.
 
+mod targets;
+
 use std::fs;
 use std::path::Path;
 

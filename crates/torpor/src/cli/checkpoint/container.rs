@@ -61,7 +61,7 @@ pub(super) struct Args {
 
 /// What happens to TCP connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Connections {
+pub(in crate::cli) enum Connections {
     /// A container that has some is refused.
     Fail,
     /// They are closed at the restore.
@@ -276,6 +276,17 @@ impl Work<'_> {
     }
 }
 
+impl Connections {
+    /// What CRIU is told.
+    pub(in crate::cli) fn option(self) -> Tcp {
+        match self {
+            Connections::Fail => Tcp::Fail,
+            Connections::Close => Tcp::Close,
+            Connections::Established => Tcp::Established,
+        }
+    }
+}
+
 impl Args {
     /// Opens the store, or makes it.
     fn open(&self) -> anyhow::Result<Repository> {
@@ -288,11 +299,7 @@ impl Args {
     fn wishes(&self, leave_running: bool) -> Wishes {
         Wishes {
             leave_running,
-            tcp: match self.tcp {
-                Connections::Fail => Tcp::Fail,
-                Connections::Close => Tcp::Close,
-                Connections::Established => Tcp::Established,
-            },
+            tcp: self.tcp.option(),
             external_unix: self.ext_unix_sockets,
             file_locks: true,
             shell_job: self.shell_job,

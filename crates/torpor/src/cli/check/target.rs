@@ -1,0 +1,234 @@
+//! `torpor check TARGET`: whether something that runs can be checkpointed, and what that would take.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Serialize;
+use torpor_archive::check::{Answer, Finding};
+use torpor_node::config::{QuantityError, duration};
+use torpor_node::container::{Container, Query, Roots};
+use torpor_node::outlook::{self, Estimate, Seen, Wanted};
+
+use super::verdict;
+use crate::cli::checkpoint::Connections;
+use crate::cli::failure::Failure;
+use crate::cli::{Exit, failure, output};
+
+/// How a process is named.
+const PROCESS: &str = "pid:";
+/// How long the kubelet's defaults let a container stand still: a liveness probe every 10 s that fails at the third
+/// time, each after 1 s (Kubernetes, `pkg/apis/core/v1/defaults.go`).
+const PROBE: Duration = Duration::from_secs(21);
+/// Kubernetes' default of `terminationGracePeriodSeconds`.
+const GRACE: Duration = Duration::from_secs(30);
+/// Where the kubelet notes the grace period of a container's pod (Kubernetes, `pkg/kubelet/kuberuntime/labels.go`).
+const NOTED_GRACE: &str = "io.kubernetes.pod.terminationGracePeriod";
+/// Where CRI-O keeps what the kubelet notes, a document in a text.
+const NOTES_BY_CRI_O: &str = "io.kubernetes.cri-o.Annotations";
+
+/// Flags for what runs.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "What runs")]
+#[group(skip)]
+pub(super) struct Args {
+    /// What would happen to TCP connections.
+    #[arg(long, value_name = "WORD", default_value = "fail")]
+    tcp: Connections,
+    /// Unix sockets may have peers outside.
+    #[arg(long)]
+    ext_unix_sockets: bool,
+    /// A terminal or session may be somebody else's.
+    #[arg(long)]
+    shell_job: bool,
+    /// How long it may stand still. Of a container of a pod, what Kubernetes' probes allow by default: 21s.
+    #[arg(long, value_name = "DURATION", value_parser = length)]
+    standstill: Option<Duration>,
+    /// How long it has to end in. Of a container of a pod, what its pod says, or 30s.
+    #[arg(long, value_name = "DURATION", value_parser = length)]
+    grace: Option<Duration>,
+    /// A directory of a runtime's states that is not among the usual ones.
+    #[arg(long, value_name = "DIR")]
+    runtime_root: Vec<PathBuf>,
+}
+
+fn length(text: &str) -> Result<Duration, QuantityError> {
+    duration(text)
+}
+
+/// What is asked about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Target {
+    Process(i32),
+    Containers(Query),
+}
+
+impl Target {
+    /// The target that a word names; none where it names a source. A path may begin with `./` to be none.
+    ///
+    /// # Errors
+    /// Where it begins as a target does and names none.
+    pub(super) fn parse(text: &str) -> Result<Option<Target>, Failure> {
+        if let Some(number) = text.strip_prefix(PROCESS) {
+            let pid = number.parse().ok().filter(|pid| *pid > 0);
+            return pid.map(|pid| Some(Target::Process(pid))).ok_or_else(|| {
+                let message = format!("{text:?} names no process");
+                Failure::new(Exit::Usage, message, "write pid:NUMBER, with the PID on this machine")
+            });
+        }
+        if !text.starts_with("container:") && !text.starts_with("pod:") {
+            return Ok(None);
+        }
+        text.parse().map(|query| Some(Target::Containers(query))).map_err(|error| {
+            let remedy = "or put ./ before it, if it is a path";
+            Failure::new(Exit::Usage, failure::sentence(&anyhow::Error::new(error)), remedy)
+        })
+    }
+}
+
+/// Something that runs.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct CheckedTarget {
+    pub(super) target: String,
+    /// The container's ID.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<String>,
+    /// Its name in its pod.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    container: Option<String>,
+    /// Whether it can be checkpointed.
+    checkpointable: Answer,
+    processes: usize,
+    /// Bytes that may have to be copied.
+    memory: u64,
+    /// About how long it would stand still, in milliseconds.
+    standstill_milliseconds: u128,
+    /// About how long a checkpoint that ends it would take, in milliseconds.
+    total_milliseconds: u128,
+    pub(super) findings: Vec<Finding>,
+}
+
+impl CheckedTarget {
+    fn new(target: String, seen: &Seen, wanted: &Wanted) -> Self {
+        let findings: Vec<Finding> = outlook::findings(seen, wanted).into_iter().map(finding).collect();
+        let estimate = Estimate::of(seen);
+        Self {
+            target,
+            id: None,
+            container: None,
+            checkpointable: verdict(&findings),
+            processes: seen.tasks.len(),
+            memory: seen.memory,
+            standstill_milliseconds: estimate.frozen.as_millis(),
+            total_milliseconds: estimate.total.as_millis(),
+            findings,
+        }
+    }
+
+    pub(super) fn exit(&self) -> Exit {
+        if self.checkpointable == Answer::No { Exit::Failure } else { Exit::Success }
+    }
+
+    /// The line above its findings.
+    pub(super) fn heading(&self) -> String {
+        let mut text = self.target.clone();
+        if let Some(container) = &self.container {
+            text += &format!(" ({})", output::plain(container));
+        } else if let Some(id) = self.id.as_ref().filter(|id| !self.target.ends_with(id.as_str())) {
+            text += &format!(" ({id})");
+        }
+        let plural = if self.processes == 1 { "process" } else { "processes" };
+        format!("{text}: {} {plural}, {} of memory", self.processes, output::bytes(self.memory))
+    }
+}
+
+fn finding(found: outlook::Finding) -> Finding {
+    let outlook::Finding { topic, question, answer, reason, remedy } = found;
+    let finding = match answer {
+        outlook::Answer::Yes => Finding::yes(topic, question, reason),
+        outlook::Answer::No => Finding { answer: Answer::No, ..Finding::yes(topic, question, reason) },
+        outlook::Answer::Unknown => Finding::unknown(topic, question, reason),
+    };
+    Finding { remedy: remedy.map(str::to_owned), ..finding }
+}
+
+impl Args {
+    /// Looks at a target: a process, or each container that is meant.
+    pub(super) fn look(&self, text: &str, target: &Target) -> anyhow::Result<Vec<CheckedTarget>> {
+        let mut wanted = Wanted {
+            tcp: self.tcp.option(),
+            external_unix: self.ext_unix_sockets,
+            shell_job: self.shell_job,
+            standstill: self.standstill,
+            grace: self.grace,
+        };
+        let query = match target {
+            Target::Process(pid) => {
+                return Ok(vec![CheckedTarget::new(text.to_owned(), &Seen::of_process(*pid)?, &wanted)]);
+            }
+            Target::Containers(query) => query,
+        };
+        let containers = Roots::with(self.runtime_root.clone()).find_all(query)?;
+        let mut checked = Vec::with_capacity(containers.len());
+        for container in &containers {
+            let place = container.pod();
+            if place.is_some() {
+                wanted.standstill = self.standstill.or(Some(PROBE));
+                wanted.grace = self.grace.or_else(|| noted_grace(container)).or(Some(GRACE));
+            }
+            let one = CheckedTarget::new(text.to_owned(), &Seen::of_container(container)?, &wanted);
+            let name = place.map(|place| place.container);
+            checked.push(CheckedTarget { id: Some(container.id.clone()), container: name, ..one });
+        }
+        Ok(checked)
+    }
+}
+
+/// The grace period that the kubelet noted, in seconds.
+fn noted_grace(container: &Container) -> Option<Duration> {
+    let annotations = &container.description.annotations;
+    let text = annotations.get(NOTED_GRACE).cloned().or_else(|| {
+        let notes: serde_json::Value = serde_json::from_str(annotations.get(NOTES_BY_CRI_O)?).ok()?;
+        notes.get(NOTED_GRACE)?.as_str().map(str::to_owned)
+    })?;
+    text.parse().ok().map(Duration::from_secs)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn a_target_is_known_by_its_prefix() {
+        let containers = |text: &str| Some(Target::Containers(text.parse().unwrap()));
+        for (text, target) in [
+            ("pid:7", Some(Target::Process(7))),
+            ("container:web", containers("container:web")),
+            ("pod:shop/web-0", containers("pod:shop/web-0")),
+            ("shop/web", None),
+            ("./pid:7", None),
+            ("store:pid", None),
+        ] {
+            assert_eq!(Target::parse(text).unwrap(), target, "{text}");
+        }
+        for text in ["pid:", "pid:0", "pid:x", "container:", "pod:web"] {
+            assert_eq!(Target::parse(text).unwrap_err().exit, Exit::Usage, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_grace_period_is_what_the_kubelet_noted() {
+        let noted = |annotations: serde_json::Value| {
+            let config = serde_json::json!({ "annotations": annotations }).to_string();
+            let status = br#"{"pid": 1, "rootfs": "r", "bundle": "/b"}"#;
+            let place = (Path::new("/run/crun"), "one");
+            noted_grace(&Container::from_crun(status, config.as_bytes(), place, |_| None).unwrap())
+        };
+        assert_eq!(noted(serde_json::json!({ NOTED_GRACE: "45" })), Some(Duration::from_secs(45)));
+        let notes = serde_json::json!({ NOTED_GRACE: "5" }).to_string();
+        assert_eq!(noted(serde_json::json!({ NOTES_BY_CRI_O: notes })), Some(Duration::from_secs(5)));
+        assert_eq!(noted(serde_json::json!({ NOTES_BY_CRI_O: "[" })), None);
+    }
+}
