@@ -1,8 +1,6 @@
 //! Writing a checkpoint as an OCI image: one layer with the archive's entries, and annotations that tell runtimes what it is
 //! (OCI image specification 1.1, `image-layout.md`, `manifest.md`, `config.md`, `layer.md`).
 
-mod layer;
-
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read, Write};
@@ -12,6 +10,8 @@ use anyhow::Context;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use torpor_archive::Checkpoint;
+use torpor_archive::source::EntryKind;
+use torpor_archive::tape::Tape;
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
@@ -94,22 +94,18 @@ pub(super) fn write_archive(
     let layout = tempfile::tempdir_in(beside).with_context(failed)?;
     write_layout(checkpoint, description, layout.path())?;
     let partial = tempfile::NamedTempFile::new_in(beside).with_context(failed)?;
-    let mut output = BufWriter::new(partial.as_file());
-    let write = |output: &mut dyn Write, name: &str| -> io::Result<()> {
-        let mut from = File::open(layout.path().join(name))?;
-        let size = from.metadata()?.len();
-        layer::file(output, name, 0o644, 0, size, &mut from)
-    };
+    let mut tape = Tape::new(BufWriter::new(partial.as_file()));
     let mut blobs: Vec<_> = fs::read_dir(layout.path().join("blobs/sha256"))
         .and_then(Iterator::collect::<io::Result<_>>)
         .with_context(failed)?;
     blobs.sort_by_key(fs::DirEntry::file_name);
     let names = blobs.iter().map(|blob| format!("blobs/sha256/{}", blob.file_name().to_string_lossy()));
     for name in ["oci-layout".to_owned(), "index.json".to_owned()].into_iter().chain(names) {
-        write(&mut output, &name).with_context(failed)?;
+        let mut from = File::open(layout.path().join(&name)).with_context(failed)?;
+        let size = from.metadata().with_context(failed)?.len();
+        tape.file(&name, 0o644, 0, size, &mut from).with_context(failed)?;
     }
-    layer::end(&mut output).and_then(|()| output.flush()).with_context(failed)?;
-    drop(output);
+    tape.end().and_then(|mut output| output.flush()).with_context(failed)?;
     partial.persist(file).with_context(failed)?;
     Ok(())
 }
@@ -153,13 +149,31 @@ fn write_json(blobs: &Path, media_type: &str, value: &Value) -> anyhow::Result<V
 fn write_layer(checkpoint: &Checkpoint, blobs: &Path) -> anyhow::Result<Value> {
     let failed = || format!("cannot write the layer in {}", blobs.display());
     let partial = tempfile::NamedTempFile::new_in(blobs).with_context(failed)?;
-    let mut hashed = Hashed { to: BufWriter::with_capacity(1 << 20, partial), hash: Sha256::new(), size: 0 };
-    layer::write(checkpoint, &mut hashed).with_context(failed)?;
-    let Hashed { to, hash, size } = hashed;
+    let hashed = Hashed { to: BufWriter::with_capacity(1 << 20, partial), hash: Sha256::new(), size: 0 };
+    let mut tape = Tape::new(hashed);
+    write_entries(checkpoint, &mut tape).with_context(failed)?;
+    let Hashed { to, hash, size } = tape.end().with_context(failed)?;
     let partial = to.into_inner().map_err(io::IntoInnerError::into_error).with_context(failed)?;
     let digest = hex(&hash.finalize());
     partial.persist(blobs.join(&digest)).with_context(failed)?;
     Ok(descriptor(LAYER, &format!("sha256:{digest}"), size))
+}
+
+/// Writes all files, directories and links. What is neither is left out: an engine has no use for it.
+fn write_entries(checkpoint: &Checkpoint, tape: &mut Tape<impl Write>) -> io::Result<()> {
+    for entry in checkpoint.entries() {
+        let modified = u64::try_from(entry.modified).unwrap_or(0);
+        match &entry.kind {
+            EntryKind::File => {
+                tape.file(&entry.name, entry.mode, modified, entry.size, &mut checkpoint.body(entry))?;
+            }
+            EntryKind::Directory => tape.directory(&entry.name, entry.mode, modified)?,
+            EntryKind::SymbolicLink(to) => tape.symbolic_link(&entry.name, entry.mode, modified, to)?,
+            EntryKind::HardLink(to) => tape.hard_link(&entry.name, entry.mode, modified, to)?,
+            EntryKind::Special => {}
+        }
+    }
+    Ok(())
 }
 
 fn hex(bytes: &[u8]) -> String {
