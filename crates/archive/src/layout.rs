@@ -101,7 +101,6 @@ enum Content {
 /// What is going to be written.
 #[derive(Debug)]
 pub struct Plan {
-    target: Target,
     description: Description,
     parts: Vec<Part>,
     notes: Vec<Note>,
@@ -118,11 +117,10 @@ impl Plan {
         target: Target,
         request: &Request,
     ) -> Result<Self, LayoutError> {
-        let mut plan = Self { target, description, parts: Vec::new(), notes: Vec::new() };
-        if plan.description.engine == target.engine() && plan.description.is_as_read() {
-            plan.as_it_is(checkpoint);
-            return Ok(plan);
+        if description.engine == target.engine() && description.is_as_read() {
+            return Ok(Self::as_it_is(checkpoint, description));
         }
+        let mut plan = Self { description, parts: Vec::new(), notes: Vec::new() };
         let mut obstacles = Vec::new();
         if checkpoint.layers().len() > 1 {
             obstacles.push(Obstacle::Parents { layers: checkpoint.layers().len() - 1 });
@@ -155,7 +153,7 @@ impl Plan {
             body: Content::Directory,
         });
         plan.parts.extend(images.parts);
-        plan.carried(checkpoint);
+        plan.carried(checkpoint, target);
         if let Some(layer) = layer {
             if let Some(deleted) = layer.deleted_files(target) {
                 plan.parts.push(document(("deleted.files", deleted)));
@@ -166,10 +164,18 @@ impl Plan {
         Ok(plan)
     }
 
-    /// The engine it is for.
+    /// Every entry as it is. Images that are on top, as CRIU by itself writes them, are put into `checkpoint/`, where engines have them.
     #[must_use]
-    pub fn target(&self) -> Target {
-        self.target
+    pub fn as_it_is(checkpoint: &Checkpoint, description: Description) -> Self {
+        let on_top = checkpoint.layers().first().is_some_and(|layer| layer.prefix.is_empty());
+        let entries = checkpoint.entries().iter();
+        let kept = entries.filter(|entry| entry.kind != EntryKind::Special && entry.name != ".");
+        let name = |entry: &Entry| match on_top {
+            true => format!("checkpoint/{}", entry.name),
+            false => entry.name.clone(),
+        };
+        let parts = kept.map(|entry| part(name(entry), entry)).collect();
+        Self { description, parts, notes: Vec::new() }
     }
 
     /// Whose checkpoint it is.
@@ -234,20 +240,11 @@ impl Plan {
         Ok(())
     }
 
-    /// The engine's own archive again: every entry as it is.
-    fn as_it_is(&mut self, checkpoint: &Checkpoint) {
-        for entry in checkpoint.entries() {
-            if entry.kind != EntryKind::Special && entry.name != "." {
-                self.parts.push(part(entry.name.clone(), entry));
-            }
-        }
-    }
-
     /// What is carried over as it is, under the name that the engine has for it.
-    fn carried(&mut self, checkpoint: &Checkpoint) {
+    fn carried(&mut self, checkpoint: &Checkpoint, target: Target) {
         let files = checkpoint.entries().iter().filter(|entry| entry.kind == EntryKind::File);
         for entry in files {
-            let name = match (entry.name.as_str(), self.target) {
+            let name = match (entry.name.as_str(), target) {
                 ("stats-dump", _) => "stats-dump",
                 ("dump.log", Target::CriO | Target::Containerd) => "dump.log",
                 ("ctr.log" | "container.log" | "io.kubernetes.cri-o.LogPath", target) => match target {

@@ -4,7 +4,7 @@
 //! them come to: a list of entries whose bodies can be read, and the layers of CRIU's images among them. What is built on
 //! it never asks where the bytes are.
 //!
-//! [`layout`] writes one again, as another engine wants it. Nothing else is written, and nothing that is read is trusted.
+//! [`layout`] writes one again, as another engine wants it, and [`oci`] makes images of it, which [`registry`] moves. Nothing else is written, and nothing that is read is trusted.
 
 pub mod check;
 mod checkpoint;
@@ -13,7 +13,9 @@ pub mod engine;
 pub mod inspect;
 pub mod layout;
 pub mod memory;
+pub mod oci;
 pub mod packing;
+pub mod registry;
 pub mod source;
 pub mod tape;
 

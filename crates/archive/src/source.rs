@@ -26,7 +26,7 @@ pub use limits::Limits;
 pub use nested::{each_nested, each_raw};
 pub use oci::Image;
 pub use part::Part;
-pub use place::{Place, open, open_bytes, open_stream, open_with};
+pub use place::{Place, open, open_archive, open_bytes, open_stream, open_with};
 pub use stored::{FILES, MANIFEST, Stored};
 pub use stream::Tap;
 pub use tar::{HeaderProblem, NameProblem};

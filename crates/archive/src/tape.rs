@@ -123,6 +123,18 @@ impl<W: Write> Tape<W> {
     }
 }
 
+/// The header of a file, with a size of any magnitude: beyond eight gigabytes it is in base 256, as GNU tar and Go have it.
+pub(crate) fn file_header(name: &str, size: u64) -> [u8; BLOCK] {
+    let mut header = header(beginning(name), 0o644, 0, size, b'0', "");
+    if size > MAX_SIZE {
+        header[124] = 0x80;
+        header[125..128].fill(0);
+        header[128..136].copy_from_slice(&size.to_be_bytes());
+        seal(&mut header);
+    }
+    header
+}
+
 /// As much of a name as fits a header; an extended header before it has the whole.
 fn beginning(name: &str) -> &str {
     let mut length = name.len().min(100);

@@ -1,5 +1,6 @@
 //! What can be typed: one file a command, one line in [`Command`] each.
 
+mod build;
 mod change;
 mod check;
 mod checkpoint;
@@ -9,6 +10,7 @@ mod control;
 mod convert;
 mod crik;
 mod crit;
+mod depot;
 mod diff;
 mod doctor;
 mod exit;
@@ -27,6 +29,8 @@ mod output;
 mod pin;
 mod place;
 mod prune;
+mod pull;
+mod push;
 mod report;
 mod restore;
 mod rm;
@@ -74,6 +78,9 @@ enum Command {
     Inspect(inspect::Args),
     Memory(memory::Args),
     Diff(diff::Args),
+    Build(build::Args),
+    Push(push::Args),
+    Pull(pull::Args),
     Convert(convert::Args),
     Doctor(doctor::Args),
     Completions(completions::Args),
@@ -101,6 +108,9 @@ impl Command {
             Command::Inspect(args) => inspect::run(&args),
             Command::Memory(args) => memory::run(&args),
             Command::Diff(args) => diff::run(&args),
+            Command::Build(args) => build::run(&args),
+            Command::Push(args) => push::run(&args),
+            Command::Pull(args) => pull::run(&args),
             Command::Convert(args) => convert::run(&args),
             Command::Image(args) => image::run(&args),
             Command::Doctor(args) => doctor::run(&args),

@@ -2,7 +2,7 @@
 //!
 //! Formats: OCI image specification 1.1, `image-layout.md`, `image-index.md`, `manifest.md`. Who puts checkpoints into images:
 //! checkpointctl's `build` and Podman's `--create-image` (a layer with the archive unpacked), containerd (an index whose
-//! manifests are the archive's parts).
+//! manifests are the archive's parts), Torpor (a layer with the archive unpacked below [`BELOW`]).
 
 use std::fs::File;
 use std::io::Read;
@@ -15,7 +15,8 @@ use sha2::{Digest as _, Sha256};
 use super::bytes::{Bytes, EntryBytes, FileBytes, Ordered, read_exact_at};
 use super::place::open_bytes;
 use super::tar::normal;
-use super::{Assurance, Compression, Digest, Entry, EntryKind, Limits, Remark, Source, SourceError};
+use super::{Assurance, Compression, Digest, Entry, EntryKind, Limits, Part, Remark, Source, SourceError};
+use crate::oci::BELOW;
 
 /// Largest document: manifests have at most 4 MiB by the distribution specification.
 const MAX_DOCUMENT: u64 = 4 << 20;
@@ -150,8 +151,8 @@ impl Image {
                 return Err(wrong(&name, &path, &descriptor, found));
             }
             let document = parse(&name, &path, &bytes)?;
-            // The last is looked at first: what comes first in the image comes last here.
-            let children = document.layers.into_iter().chain(document.manifests).rev();
+            // What is added last is looked at first: of images the first one, of layers the uppermost.
+            let children = document.manifests.into_iter().rev().chain(document.layers);
             left.extend(children.map(|child| (child, depth + 1)));
         }
         Err(refusal.unwrap_or(SourceError::NoImages { place: name }))
@@ -172,6 +173,8 @@ impl Image {
             layer => layer?,
         };
         let holds = layer.entries().iter().any(|entry| entry.name.ends_with("inventory.img"));
+        let own = layer.entries().iter().any(|entry| entry.name.starts_with(BELOW));
+        let layer = if own { Box::new(Part::new(layer.into(), BELOW)) } else { layer };
         Ok(holds.then(|| Self { name: name.to_owned(), layer, descriptor, blob }))
     }
 }

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::FileType;
@@ -50,18 +50,22 @@ pub fn open_with(
     limits: &Limits,
     tap: Option<&mut dyn Tap>,
 ) -> Result<Box<dyn Source>, SourceError> {
-    let source = open_archive(place, limits, tap)?;
+    let source = at(place, limits, tap)?;
     if is_layout(source.entries()) {
         return Ok(Box::new(Image::inside(source.into(), None, limits)?));
     }
     Ok(source)
 }
 
-fn open_archive(
-    place: &Place,
-    limits: &Limits,
-    tap: Option<&mut dyn Tap>,
-) -> Result<Box<dyn Source>, SourceError> {
+/// Opens an archive, with an image's layout in it or a checkpoint, and lists what is in it.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_archive(path: &Path, limits: &Limits) -> Result<Box<dyn Source>, SourceError> {
+    at(&Place::Path(path.to_owned()), limits, None)
+}
+
+fn at(place: &Place, limits: &Limits, tap: Option<&mut dyn Tap>) -> Result<Box<dyn Source>, SourceError> {
     let (name, file, start) = match place {
         Place::Path(path) => {
             let name = path.display().to_string();
@@ -80,7 +84,7 @@ fn open_archive(
             if path.is_dir() {
                 return Ok(Box::new(Image::open(path, reference, limits)?));
             }
-            let archive = open_archive(&Place::Path(path.clone()), limits, None)?;
+            let archive = open_archive(path, limits)?;
             return Ok(Box::new(Image::inside(archive.into(), reference, limits)?));
         }
         Place::Input => {

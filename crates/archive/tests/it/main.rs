@@ -5,5 +5,6 @@ mod checks;
 mod hostile;
 mod images;
 mod layouts;
+mod registries;
 mod stored;
 mod tape;

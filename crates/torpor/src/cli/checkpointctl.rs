@@ -10,7 +10,6 @@ mod diff;
 mod document;
 mod files;
 mod identity;
-mod image;
 mod list;
 mod memparse;
 mod plugin;

@@ -2,6 +2,8 @@
 
 use torpor_archive::layout::LayoutError;
 use torpor_archive::memory::{CoreError, DumpError, MemoryError, PatternError};
+use torpor_archive::oci::OciError;
+use torpor_archive::registry::RegistryError;
 use torpor_archive::source::SourceError;
 use torpor_criu::image::ImageError;
 use torpor_criu::image::document::EncodeError;
@@ -84,6 +86,8 @@ pub(crate) fn remedy(error: &anyhow::Error) -> Option<String> {
             .or_else(|| cause.downcast_ref().map(|error: &DraftError| error.remedy().to_owned()))
             .or_else(|| cause.downcast_ref().map(|error: &SourceError| error.remedy().to_owned()))
             .or_else(|| cause.downcast_ref().map(LayoutError::remedy))
+            .or_else(|| cause.downcast_ref().map(OciError::remedy))
+            .or_else(|| cause.downcast_ref().map(|error: &RegistryError| error.remedy().to_owned()))
             .or_else(|| cause.downcast_ref().map(|error: &MemoryError| error.remedy().to_owned()))
             .or_else(|| cause.downcast_ref().map(|error: &DumpError| error.remedy().to_owned()))
             .or_else(|| cause.downcast_ref().map(|error: &CoreError| error.remedy().to_owned()))
@@ -120,6 +124,8 @@ pub(crate) fn exit(error: &anyhow::Error) -> Exit {
                 .or_else(|| cause.downcast_ref().map(of_draft))
                 .or_else(|| cause.downcast_ref().map(of_source))
                 .or_else(|| cause.downcast_ref().and_then(of_layout))
+                .or_else(|| cause.downcast_ref().and_then(of_oci))
+                .or_else(|| cause.downcast_ref().map(of_registry))
                 .or_else(|| cause.downcast_ref().map(of_memory))
                 .or_else(|| cause.downcast_ref().map(of_dump))
                 .or_else(|| cause.downcast_ref().map(of_core))
@@ -275,6 +281,33 @@ fn of_layout(error: &LayoutError) -> Option<Exit> {
         LayoutError::Image { .. } | LayoutError::Edit { .. } => Some(Exit::Damaged),
         LayoutError::Output { .. } => Some(Exit::Place),
         _ => None,
+    }
+}
+
+/// None where one of its causes decides.
+fn of_oci(error: &OciError) -> Option<Exit> {
+    match error {
+        OciError::Layout(error) => of_layout(error),
+        OciError::Source(error) => Some(of_source(error)),
+        OciError::Registry(error) => Some(of_registry(error)),
+        OciError::NoImage { .. } => Some(Exit::NotFound),
+        OciError::Several { .. } => Some(Exit::Usage),
+        OciError::Read { .. } | OciError::Output { .. } => Some(Exit::Place),
+        OciError::Document { .. }
+        | OciError::TooLarge { .. }
+        | OciError::Digest { .. }
+        | OciError::TooDeep { .. } => Some(Exit::Damaged),
+        _ => None,
+    }
+}
+
+fn of_registry(error: &RegistryError) -> Exit {
+    match error {
+        RegistryError::Reference { .. } => Exit::Usage,
+        RegistryError::Denied { .. } | RegistryError::Helper { .. } => Exit::Credentials,
+        RegistryError::NotFound { .. } => Exit::NotFound,
+        RegistryError::Digest { .. } => Exit::Damaged,
+        _ => Exit::Place,
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Under test is what is told about them. `TORPOR_LAB` names the root of lab hosts; without it these tests are skipped.
 
+mod carrying;
 mod conversion;
 mod lab;
 

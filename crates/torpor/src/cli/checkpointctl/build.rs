@@ -6,9 +6,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Context;
+use torpor_archive::Checkpoint;
+use torpor_archive::layout::{Description, Plan};
+use torpor_archive::oci::{self, ArchiveDepot, Depot, Layout, Recipe};
+use torpor_archive::packing::Packing;
 
 use super::identity::Identity;
-use super::image::{self, Description};
 use super::{open, print};
 use crate::cli::Exit;
 use crate::cli::failure::Failure;
@@ -62,16 +65,18 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let checkpoint = open(&args.archive)?;
     let identity = Identity::read(&checkpoint)?;
     let annotations = annotations(&identity);
-    let created = identity.made.map(|made| made.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
-    let describe = |tag| Description { annotations: &annotations, created: created.clone(), tag };
     match Target::parse(&args.image) {
-        Target::Layout(path, tag) => image::write_layout(&checkpoint, &describe(tag), path)?,
-        Target::Archive(path, tag) => image::write_archive(&checkpoint, &describe(tag), path)?,
+        Target::Layout(path, tag) => {
+            write(&checkpoint, &annotations, Box::new(Layout::new(path, Some(tag))))?;
+        }
+        Target::Archive(path, tag) => {
+            write(&checkpoint, &annotations, Box::new(ArchiveDepot::create(path, Some(tag))?))?;
+        }
         Target::Storage(name) => {
             let keeper = Keeper::found(std::env::var_os("PATH").as_deref())?;
             let layout = tempfile::tempdir().context("cannot make a temporary directory")?;
             // Under its own name, so that no other name is left beside it.
-            image::write_layout(&checkpoint, &describe(name), layout.path())?;
+            write(&checkpoint, &annotations, Box::new(Layout::new(layout.path(), Some(name))))?;
             keeper.keep(layout.path(), name)?;
         }
     }
@@ -79,6 +84,17 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     print(&lines.collect::<String>())?;
     eprintln!("Image '{}' created successfully from checkpoint '{}'", args.image, args.archive.display());
     Ok(())
+}
+
+fn write(
+    checkpoint: &Checkpoint,
+    annotations: &BTreeMap<String, String>,
+    mut depot: Box<dyn Depot>,
+) -> anyhow::Result<()> {
+    let plan = Plan::as_it_is(checkpoint, Description::read(checkpoint)?);
+    let (base, packing, annotations) = (None, Packing::None, annotations.clone());
+    oci::build(&Recipe { checkpoint, plan: &plan, base, packing, annotations }, &mut *depot)?;
+    Ok(depot.finish()?)
 }
 
 /// What an engine looks for: CRI-O for `io.kubernetes.cri-o.annotations.checkpoint.name`, Podman for

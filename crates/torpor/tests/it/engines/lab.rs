@@ -93,6 +93,11 @@ impl Lab {
         std::fs::read_to_string(self.made(name)).unwrap()
     }
 
+    /// The root of its hosts.
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// Torpor under one of its names.
     pub(super) fn called(&self, name: &str) -> PathBuf {
         Path::join(self.place.path(), name)

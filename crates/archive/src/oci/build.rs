@@ -1,0 +1,194 @@
+//! Making an image of a checkpoint.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use serde_json::{Value, json};
+
+use super::copy::copy_blob;
+use super::digest::Hashed;
+use super::{Depot, Descriptor, Index, Manifest, OciError, Origin, document, is_index, media, parse};
+use crate::Checkpoint;
+use crate::layout::Plan;
+use crate::packing::Packing;
+use crate::tape::Tape;
+
+/// Where Torpor's checkpoints are in an image, with a `/` at the end.
+pub const BELOW: &str = ".torpor/checkpoint/";
+
+/// What an image is made of.
+#[derive(Debug)]
+pub struct Recipe<'a> {
+    /// The checkpoint.
+    pub checkpoint: &'a Checkpoint,
+    /// How it is laid out.
+    pub plan: &'a Plan,
+    /// The image whose layers it lies on; none for an image with the checkpoint alone.
+    pub base: Option<&'a dyn Origin>,
+    /// How its layer is compressed.
+    pub packing: Packing,
+    /// What is said about it.
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// Makes an image: with a base, its layers and its configuration with the checkpoint as one more layer below [`BELOW`], so that
+/// whoever does not know of checkpoints starts it afresh; without one, a layer with the checkpoint alone. The same checkpoint gives the same
+/// image, bit for bit. Returns what the image is referred to by.
+///
+/// # Errors
+/// Where checkpoint or base cannot be read, or the depot fails.
+pub fn build(recipe: &Recipe<'_>, depot: &mut dyn Depot) -> Result<Descriptor, OciError> {
+    let created = recipe.plan.description().checkpointed;
+    let created = created.map(|made| made.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
+    let mut hides = false;
+    let (mut config, mut layers) = match recipe.base {
+        Some(base) => {
+            let (manifest, config) = base_image(base)?;
+            for layer in &manifest.layers {
+                copy_blob(base, depot, layer)?;
+            }
+            hides = manifest.annotations.contains_key(super::CHECKPOINT);
+            (config, manifest.layers.into_iter().map(as_oci).collect())
+        }
+        None => {
+            let config = json!({
+                "architecture": architecture(),
+                "os": "linux",
+                "config": {},
+                "rootfs": {"type": "layers", "diff_ids": []},
+            });
+            (config, Vec::new())
+        }
+    };
+    let (layer, unpacked) = layer(recipe, hides, depot)?;
+    layers.push(layer);
+    if let Some(ids) = config["rootfs"]["diff_ids"].as_array_mut() {
+        ids.push(json!(unpacked));
+    }
+    if let Some(created) = created {
+        if recipe.base.is_some() {
+            let entry = json!({"created": created, "created_by": "torpor build", "comment": "checkpoint"});
+            match config["history"].as_array_mut() {
+                Some(history) => history.push(entry),
+                None => config["history"] = json!([entry]),
+            }
+        } else {
+            config["created"] = json!(created);
+        }
+    }
+    let config = blob(depot, media::CONFIG, config.to_string().as_bytes())?;
+    let manifest = Manifest {
+        schema_version: 2,
+        media_type: media::MANIFEST.to_owned(),
+        config,
+        layers,
+        annotations: recipe.annotations.clone(),
+        others: BTreeMap::new(),
+    };
+    let bytes = serde_json::to_vec(&manifest).map_err(|source| OciError::Document {
+        place: depot.name(),
+        entry: "the manifest".to_owned(),
+        source,
+    })?;
+    let descriptor = descriptor(media::MANIFEST, super::Digest::of(&bytes), bytes.len() as u64);
+    depot.publish(&descriptor, &bytes, &recipe.annotations)?;
+    Ok(descriptor)
+}
+
+/// What hides all that lower layers have in a directory (OCI image specification, `layer.md`).
+const OPAQUE: &str = ".wh..wh..opq";
+
+/// Writes the layer, which hides a checkpoint that is in the base already. Returns its descriptor, and the digest of what it unpacks to.
+fn layer(
+    recipe: &Recipe<'_>,
+    hides: bool,
+    depot: &mut dyn Depot,
+) -> Result<(Descriptor, super::Digest), OciError> {
+    let below = if recipe.base.is_some() { BELOW } else { "" };
+    let moment = recipe.plan.description().moment();
+    let mut unpacked = None;
+    let (digest, size) = depot.put(None, &mut |output| {
+        let failed = |source| OciError::Output { entry: "the layer".to_owned(), source };
+        let packed = recipe.packing.begin(output).map_err(failed)?;
+        let mut tape = Tape::new(Hashed::new(packed));
+        let directories: Vec<_> = below.match_indices('/').map(|(at, _)| &below[..at]).collect();
+        for directory in directories {
+            tape.directory(directory, 0o700, moment).map_err(failed)?;
+        }
+        if hides {
+            tape.file(&format!("{below}{OPAQUE}"), 0o600, moment, 0, &mut io::empty()).map_err(failed)?;
+        }
+        recipe.plan.write(recipe.checkpoint, below, &mut tape)?;
+        let (packed, digest, _) = tape.end().map_err(failed)?.finish();
+        packed.finish().map_err(failed)?;
+        unpacked = Some(digest);
+        Ok(())
+    })?;
+    let missing = || OciError::Output { entry: "the layer".to_owned(), source: io::ErrorKind::Other.into() };
+    let suffix = match recipe.packing {
+        Packing::None => "",
+        Packing::Gzip => "+gzip",
+        Packing::Zstd => "+zstd",
+    };
+    let media_type = format!("{}{suffix}", media::LAYER);
+    Ok((descriptor(&media_type, digest, size), unpacked.ok_or_else(missing)?))
+}
+
+/// The manifest and the configuration of an image for this machine.
+fn base_image(base: &dyn Origin) -> Result<(Manifest, Value), OciError> {
+    let (mut top, mut bytes) = base.top()?;
+    if is_index(&top.media_type) {
+        let index: Index = parse(&base.name(), &top.digest.to_string(), &bytes)?;
+        let fits = |one: &&Descriptor| {
+            one.platform
+                .as_ref()
+                .is_none_or(|platform| platform.os == "linux" && platform.architecture == architecture())
+        };
+        top = index.manifests.iter().find(fits).cloned().ok_or_else(|| OciError::Platform {
+            place: base.name(),
+            architecture: architecture().to_owned(),
+        })?;
+        if is_index(&top.media_type) {
+            return Err(OciError::TooDeep { place: base.name() });
+        }
+        bytes = document(base, &top)?;
+    }
+    let manifest: Manifest = parse(&base.name(), &top.digest.to_string(), &bytes)?;
+    let config = document(base, &manifest.config)?;
+    let config = parse(&base.name(), &manifest.config.digest.to_string(), &config)?;
+    Ok((manifest, config))
+}
+
+/// A layer of Docker's, as OCI calls it.
+fn as_oci(mut layer: Descriptor) -> Descriptor {
+    let kind = match layer.media_type.as_str() {
+        "application/vnd.docker.image.rootfs.diff.tar.gzip" => "+gzip",
+        "application/vnd.docker.image.rootfs.diff.tar.zstd" => "+zstd",
+        "application/vnd.docker.image.rootfs.diff.tar" => "",
+        _ => return layer,
+    };
+    layer.media_type = format!("{}{kind}", media::LAYER);
+    layer
+}
+
+fn blob(depot: &mut dyn Depot, media_type: &str, bytes: &[u8]) -> Result<Descriptor, OciError> {
+    let descriptor = descriptor(media_type, super::Digest::of(bytes), bytes.len() as u64);
+    if !depot.has(&descriptor, None)? {
+        depot.document(&descriptor, bytes)?;
+    }
+    Ok(descriptor)
+}
+
+fn descriptor(media_type: &str, digest: super::Digest, size: u64) -> Descriptor {
+    let media_type = media_type.to_owned();
+    Descriptor { media_type, digest, size, annotations: BTreeMap::new(), platform: None }
+}
+
+/// This machine's architecture, as Go calls it.
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
