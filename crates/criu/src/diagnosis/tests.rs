@@ -19,6 +19,14 @@ const CAPTURED: &[(&str, Operation, &str)] = &[
 (00.045654) Error (criu/cr-dump.c:1975): Dumping FAILED.",
     ),
     (
+        "cgroup-gone",
+        Operation::Checkpoint,
+        "(00.113614) Error (criu/util.c:1534): rlimit: Can't setup RLIMIT_NOFILE for self: Operation not permitted
+(02.210213) Error (criu/cgroup.c:742): cg: failed walking /proc/self/fd/18/ for empty cgroups: No such file or directory
+(02.210299) Error (criu/cr-dump.c:1584): Dump core (pid: 77) failed with -1
+(02.261951) Error (criu/cr-dump.c:1975): Dumping FAILED.",
+    ),
+    (
         "network-lock-iptables",
         Operation::Checkpoint,
         "(00.044522) Error (criu/util.c:657): exited, status=127

@@ -36,6 +36,8 @@ use crate::{budget, process_tree};
 
 /// How long after its time CRIU may take to notice that, before it is killed.
 const NOTICE: Duration = Duration::from_secs(2);
+/// How often a checkpoint is tried that fails for something that may have passed.
+const ATTEMPTS: u32 = 4;
 
 /// A checkpoint that is to be made.
 #[derive(Debug)]
@@ -69,9 +71,13 @@ impl Job<'_> {
     /// # Errors
     /// Where it cannot be made: nothing of it stays then, and the container runs on.
     pub fn into_directory(&self, directory: &Path) -> Result<Done, ContainerError> {
-        let mut phases = Phases::begin(Phase::Check);
         let order = self.order();
         let _lock = self.lock()?;
+        self.patiently(&order, || self.directory(directory, &order))
+    }
+
+    fn directory(&self, directory: &Path, order: &Order) -> Result<Done, ContainerError> {
+        let mut phases = Phases::begin(Phase::Check);
         let partial = partial(directory)?;
         let (sight, ability) = self.check()?;
         room(partial.path(), ability.memory)?;
@@ -84,13 +90,13 @@ impl Job<'_> {
             ability.memory,
         );
         let sink =
-            PagesIntoDirectory::new(partial.path(), &order, &frozen, memory, !self.wishes.leave_running)
+            PagesIntoDirectory::new(partial.path(), order, &frozen, memory, !self.wishes.leave_running)
                 .map_err(ContainerError::helper("take memory for the pages"))?;
-        let sink = Meeting::new(sink, self.together, &order);
+        let sink = Meeting::new(sink, self.together, order);
         order.check()?;
 
         let failed = ContainerError::place(partial.path());
-        let options = self.options(&sight, &ability, &order, partial.path());
+        let options = self.options(&sight, &ability, order, partial.path());
         let finish = |sink: Meeting<'_, PagesIntoDirectory<'_>>| -> Result<(), ContainerError> {
             let sink = sink.into_sink();
             order.check()?;
@@ -104,16 +110,15 @@ impl Job<'_> {
             if let Err(error) = sync_directory(parent(directory)) {
                 tracing::warn!(%error, "a crash of the machine may undo the checkpoint");
             }
-            self.meet(Stage::Committed, &order).inspect_err(|_| {
+            self.meet(Stage::Committed, order).inspect_err(|_| {
                 if let Err(error) = std::fs::rename(directory, partial.path()) {
                     tracing::warn!(%error, path = %directory.display(), "the checkpoint of one container alone stays");
                 }
             })
         };
-        let freeze =
-            Freeze { job: self, order: &order, options: &options, frozen: &frozen, phases: &mut phases };
+        let freeze = Freeze { job: self, order, options: &options, frozen: &frozen, phases: &mut phases };
         let result = freeze.run(engine, sink, &mut |sink, _| {
-            self.meet(Stage::Captured, &order)?;
+            self.meet(Stage::Captured, order)?;
             match self.wishes.leave_running {
                 true => Ok(Some(sink)),
                 false => finish(sink).map(|()| None),
@@ -151,6 +156,24 @@ impl Job<'_> {
     /// Waits for those that are checkpointed at the same moment.
     pub(super) fn meet(&self, stage: Stage, order: &Order) -> Result<(), ContainerError> {
         self.together.map_or(Ok(()), |together| together.wait(stage, order))
+    }
+
+    /// Does it again, a few times, where it failed for something that may have passed. Containers that are captured
+    /// together wait for each other, so none of them begins anew alone.
+    pub(super) fn patiently<T>(
+        &self,
+        order: &Order,
+        mut attempt: impl FnMut() -> Result<T, ContainerError>,
+    ) -> Result<T, ContainerError> {
+        for _ in 1..ATTEMPTS {
+            match attempt() {
+                Err(error) if error.is_passing() && self.together.is_none() && order.check().is_ok() => {
+                    tracing::info!(%error, "no checkpoint yet; the container runs on meanwhile");
+                }
+                result => return result,
+            }
+        }
+        attempt()
     }
 
     pub(super) fn order(&self) -> Order {

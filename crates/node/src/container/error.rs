@@ -265,6 +265,12 @@ impl ContainerError {
         move |source| ContainerError::Helper { doing, source }
     }
 
+    /// Whether it may well succeed at once: something else on the machine changed meanwhile. Control groups that no runtime
+    /// made for the container are everybody's, and CRIU walks them.
+    pub(super) fn is_passing(&self) -> bool {
+        matches!(self, ContainerError::Criu { diagnosis, .. } if diagnosis.id == "cgroup-gone")
+    }
+
     /// Adds what CRIU's log says, where CRIU was the one that failed.
     pub(super) fn with_log(self, log: &Path, operation: Operation) -> ContainerError {
         match self {

@@ -156,9 +156,13 @@ impl Job<'_> {
     /// # Errors
     /// Where it cannot be made: nothing of it is offered then, and the container runs on.
     pub fn into_store(&self, into: &Destination<'_>) -> Result<Stored, ContainerError> {
-        let mut phases = Phases::begin(Phase::Check);
         let order = self.order();
         let _lock = self.lock()?;
+        self.patiently(&order, || self.store(into, &order))
+    }
+
+    fn store(&self, into: &Destination<'_>, order: &Order) -> Result<Stored, ContainerError> {
+        let mut phases = Phases::begin(Phase::Check);
         let (sight, ability) = self.check()?;
         let lineage = Lineage::new(into.repository, into.name.clone());
         let predecessor = predecessor(into.repository, &lineage)?;
@@ -174,7 +178,7 @@ impl Job<'_> {
             lease.epoch(),
             predecessor.as_ref(),
             (&sight, &ability),
-            &order,
+            order,
             &mut phases,
         )?;
         Ok(Stored { manifest, done: Done { phases, frozen: Some(frozen) } })

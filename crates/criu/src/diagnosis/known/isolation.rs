@@ -93,6 +93,14 @@ pub(super) const ROWS: &[Known] = &[
         remedy: "leave them to the container: --criu-option manage-cgroups=ignore",
     },
     Known {
+        id: "cgroup-gone",
+        operation: Some(Checkpoint),
+        messages: &["failed walking * for empty cgroups: No such file or directory"],
+        with: None,
+        cause: "a control group went away while CRIU read them",
+        remedy: "try again; where that happens all the time, leave them to the container: --criu-option manage-cgroups=ignore",
+    },
+    Known {
         id: "cgroup-dump",
         operation: Some(Checkpoint),
         messages: &[
