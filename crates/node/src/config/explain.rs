@@ -127,5 +127,8 @@ fn sentence(text: &str) -> String {
 /// `key: value`. JSON is YAML, so it is what is written where YAML's own writer refuses.
 fn entry(setting: &Setting, value: Value) -> String {
     let json = format!("{}: {value}", setting.key);
-    serde_saphyr::to_string(&json!({ setting.key: value })).map_or(json, |yaml| yaml.trim_end().to_owned())
+    // A text in a folded block may lose a blank at its end.
+    let options = serde_saphyr::ser_options! { prefer_block_scalars: false };
+    let yaml = serde_saphyr::to_string_with_options(&json!({ setting.key: value }), options);
+    yaml.map_or(json, |yaml| yaml.trim_end().to_owned())
 }

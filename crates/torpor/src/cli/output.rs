@@ -100,7 +100,9 @@ pub(crate) fn json<T: Serialize>(body: &T) -> anyhow::Result<String> {
 }
 
 fn yaml<T: Serialize>(body: &T) -> anyhow::Result<String> {
-    Ok(serde_saphyr::to_string(&Document { version: VERSION, body })?)
+    // A text in a folded block may lose a blank at its end.
+    let options = serde_saphyr::ser_options! { prefer_block_scalars: false };
+    Ok(serde_saphyr::to_string_with_options(&Document { version: VERSION, body }, options)?)
 }
 
 fn write(mut written: String) -> anyhow::Result<()> {
