@@ -16,11 +16,13 @@ mod changes;
 mod identity;
 mod mounts;
 mod network;
+mod status;
 
 pub use changes::{Change, ChangeKind, Changes, changes};
 pub use identity::{Container, Image, Pod, container, moment};
 pub use mounts::{Bind, SpecMount, Volume, binds, mounts, volumes};
 pub use network::{Interface, networks};
+pub use status::{Status, status};
 
 /// Largest document.
 const MAX_DOCUMENT: u64 = 16 << 20;

@@ -140,6 +140,9 @@ pub struct Report {
     /// The container, as its engine told about it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub container: Option<Container>,
+    /// How it had fared, where its engine noted that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<engine::Status>,
     /// Its network interfaces, as its engine told about them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub interfaces: Vec<Interface>,
@@ -192,6 +195,7 @@ impl Report {
         let mut report = Self { source: checkpoint.source().name().to_owned(), ..Self::default() };
         if parts.summary {
             report.container = report_or(&images, "config.dump", engine::container(checkpoint));
+            report.status = report_or(&images, "status.dump", engine::status(checkpoint)).flatten();
             report.interfaces =
                 report_or(&images, "network.status", engine::networks(checkpoint)).unwrap_or_default();
         }

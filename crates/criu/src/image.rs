@@ -17,6 +17,7 @@ use std::io;
 use crate::wire::WireError;
 
 pub mod cgroup;
+pub mod cpu;
 pub mod credential;
 pub mod document;
 pub mod edit;

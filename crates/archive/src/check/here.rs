@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde_json::Value;
+use torpor_criu::image::cpu::CpuInfo;
 use torpor_criu::image::pagemap::PagemapEntry;
 use torpor_criu::image::process::{Core, Inventory, LsmType, Machine, TreeEntry};
 use torpor_criu::image::{ImageReader, Kind, Limits, Record};
@@ -48,8 +49,6 @@ struct Needs {
     page_size: u64,
     /// Features of the processor it was made on, where they were recorded.
     cpu_features: Option<Vec<String>>,
-    /// CRIU's own record of the processor is there.
-    cpu_image: bool,
     memory: u64,
     connections: usize,
 }
@@ -85,6 +84,10 @@ impl Needs {
             let features = manifest.pointer("/facts/machine/cpu/features").and_then(Value::as_array)?;
             Some(features.iter().filter_map(|feature| feature.as_str().map(str::to_owned)).collect())
         });
+        let by_criu = || {
+            let recorded: CpuInfo = first(checkpoint, Kind::CpuInfo, 0)?;
+            Some(recorded.x86.first()?.features().into_iter().map(str::to_owned).collect())
+        };
         Self {
             architecture: core.and_then(|core| architecture_of(core.mtype)),
             criu: match &manifest {
@@ -97,8 +100,7 @@ impl Needs {
                     .map(|version| (version, "a newer one made the checkpoint")),
             },
             page_size: page_size_of(checkpoint),
-            cpu_features: features,
-            cpu_image: images().any(|(name, _)| name.kind == Kind::CpuInfo),
+            cpu_features: features.or_else(by_criu),
             memory: checkpoint
                 .layers()
                 .iter()
@@ -216,12 +218,7 @@ fn page_size(needs: &Needs, site: &Site) -> Finding {
 fn processor(needs: &Needs, site: &Site) -> Finding {
     let (topic, question) = ("processor", "has the processor what the program may use?");
     let Some(features) = &needs.cpu_features else {
-        let reason = if needs.cpu_image {
-            "CRIU recorded the processor, and compares it when it restores"
-        } else {
-            "the processor it was made on was not recorded"
-        };
-        return Finding::unknown(topic, question, reason);
+        return Finding::unknown(topic, question, "the processor it was made on was not recorded");
     };
     let lacking: Vec<_> =
         features.iter().filter(|feature| !site.cpu_features.contains(feature)).map(String::as_str).collect();

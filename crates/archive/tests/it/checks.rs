@@ -4,9 +4,10 @@ use std::io::Cursor;
 
 use prost::Message;
 use torpor_archive::Checkpoint;
-use torpor_archive::check::{Answer, Finding, whole};
+use torpor_archive::check::{Answer, Finding, Site, here, whole};
 use torpor_archive::engine::{ChangeKind, Engine, changes, container};
 use torpor_archive::source::{Compression, Limits, open_stream};
+use torpor_criu::image::cpu::{CpuInfo, X86};
 use torpor_criu::image::pagemap::{Generation, PageFlags, PagemapWriter};
 use torpor_criu::image::process::{Core, Inventory, Task, TreeEntry};
 use torpor_criu::image::{ImageWriter, Kind};
@@ -175,4 +176,27 @@ fn what_podman_wrote_beside_the_images_is_understood() {
             ("/etc/removed", ChangeKind::Removed),
         ]
     );
+}
+
+#[test]
+fn the_processor_that_criu_recorded_is_compared() {
+    let capabilities = (0..12).map(|word| if word == 9 { 1 << 5 | 1 << 16 } else { 0 }).collect();
+    let recorded = CpuInfo { x86: vec![X86 { capabilities, ..X86::default() }] };
+    let checkpoint = checkpoint(
+        Tape::new()
+            .file("checkpoint/inventory.img", &inventory())
+            .file("checkpoint/cpuinfo.img", &image(Kind::CpuInfo, &[recorded])),
+    );
+    for (features, answer, reason) in [
+        (&["avx2", "avx512f"][..], Answer::Yes, "all 2 features are here"),
+        (&["avx2"], Answer::No, "it lacks avx512f"),
+    ] {
+        let site = Site {
+            cpu_features: features.iter().map(|name| (*name).to_owned()).collect(),
+            ..Site::default()
+        };
+        let findings = here(&checkpoint, &site, |_| true);
+        let finding = findings.iter().find(|finding| finding.topic == "processor").unwrap();
+        assert_eq!((finding.answer, finding.reason.as_str()), (answer, reason));
+    }
 }

@@ -2,6 +2,7 @@
 
 mod archives;
 mod checks;
+mod cri_o;
 mod hostile;
 mod images;
 mod layouts;

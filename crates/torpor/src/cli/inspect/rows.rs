@@ -92,6 +92,19 @@ fn container(report: &Report) -> Vec<Fact> {
     add("created", container.created.map(output::moment));
     add("checkpointed", container.checkpointed.map(output::moment));
     add("restored", container.restored.map(output::moment));
+    if let Some(status) = &report.status {
+        add("state", status.state.clone());
+        add("started", status.started.map(output::moment));
+        add("ended", status.finished.map(output::moment));
+        let why = [status.reason.as_deref(), status.message.as_deref()];
+        let why = why.into_iter().flatten().collect::<Vec<_>>().join(": ");
+        add("reason", Some(why).filter(|why| !why.is_empty()));
+        add(
+            "starts before",
+            status.attempt.filter(|attempt| *attempt > 0).map(|attempt| attempt.to_string()),
+        );
+        add("log was at", status.log.clone());
+    }
     for interface in &report.interfaces {
         let names = [interface.network.as_deref(), interface.name.as_deref()];
         let mut told: Vec<String> = vec![names.into_iter().flatten().collect::<Vec<_>>().join(" ")];
