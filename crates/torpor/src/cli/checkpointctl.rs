@@ -34,10 +34,14 @@ use collection::Wanted;
 #[command(
     name = "checkpointctl",
     version = concat!("version ", env!("CARGO_PKG_VERSION")),
+    disable_version_flag = true,
     args_override_self = true,
     max_term_width = 110
 )]
 struct Checkpointctl {
+    /// Version for checkpointctl.
+    #[arg(long, short, action = clap::ArgAction::Version)]
+    version: Option<bool>,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -138,7 +142,9 @@ pub(super) fn is_called(arguments: &[OsString]) -> bool {
 
 /// Understands what was typed and does it. Every failure is a line `Error: …` and exit code 1, as there.
 pub(super) fn main(given: Vec<OsString>) -> ExitCode {
-    let typed = match Checkpointctl::try_parse_from(arguments::normalized(given)) {
+    let commands: Vec<String> =
+        Checkpointctl::command().get_subcommands().map(|command| command.get_name().to_owned()).collect();
+    let typed = match Checkpointctl::try_parse_from(arguments::normalized(given, &commands)) {
         Ok(typed) => typed,
         Err(refusal) if refusal.use_stderr() => {
             let text = refusal.to_string();
@@ -284,6 +290,16 @@ mod tests {
     #[test]
     fn every_command_can_be_typed() {
         Checkpointctl::command().debug_assert();
+    }
+
+    #[test]
+    fn the_version_is_told_by_either_flag() {
+        for flag in ["-v", "--version"] {
+            let asked = Checkpointctl::try_parse_from(["checkpointctl", flag]).unwrap_err();
+            assert!(asked.to_string().starts_with("checkpointctl version "), "{asked}");
+        }
+        let typed = Checkpointctl::try_parse_from(["checkpointctl", "plugin-name", "-v"]).unwrap();
+        assert!(matches!(typed.command, Some(Command::External(words)) if words[1] == "-v"));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The commands that look at checkpoints others made, driven over directories and archives.
 
+mod checkpointctl;
 mod targets;
 
 use std::fs;

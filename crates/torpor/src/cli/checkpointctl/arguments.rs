@@ -2,8 +2,14 @@
 
 use std::ffi::OsString;
 
-/// Turns `--flag=true` into `--flag`, and leaves `--flag=false` out: flags that are on or off take a value there.
-pub(super) fn normalized(arguments: Vec<OsString>) -> Vec<OsString> {
+/// Turns `--flag=true` into `--flag`, and leaves `--flag=false` out: flags that are on or off take a value there. What is
+/// none of the `commands` is a plugin's, whose flags are its own.
+pub(super) fn normalized(arguments: Vec<OsString>, commands: &[String]) -> Vec<OsString> {
+    let command =
+        arguments.iter().skip(1).filter_map(|word| word.to_str()).find(|word| !word.starts_with('-'));
+    if command.is_some_and(|command| !commands.iter().any(|known| known == command)) {
+        return arguments;
+    }
     const SWITCHES: [&str; 11] = [
         "--all",
         "--files",
@@ -41,15 +47,21 @@ mod tests {
     fn switches_take_values() {
         let words = |words: &[&str]| words.iter().map(OsString::from).collect::<Vec<_>>();
         assert_eq!(
-            normalized(words(&[
-                "c",
-                "--all=true",
-                "--files=false",
-                "--format=json",
-                "--stats=maybe",
-                "a=true"
-            ])),
-            words(&["c", "--all", "--format=json", "--stats=maybe", "a=true"])
+            normalized(
+                words(&[
+                    "c",
+                    "show",
+                    "--all=true",
+                    "--files=false",
+                    "--format=json",
+                    "--stats=maybe",
+                    "a=true"
+                ]),
+                &["show".to_owned()]
+            ),
+            words(&["c", "show", "--all", "--format=json", "--stats=maybe", "a=true"])
         );
+        let plugin = words(&["c", "greet", "--all=true"]);
+        assert_eq!(normalized(plugin.clone(), &["show".to_owned()]), plugin);
     }
 }
