@@ -10,8 +10,9 @@
 use std::io::Write;
 
 use crate::Checkpoint;
+use crate::blueprint::{BLUEPRINT, GAPS, TAIL, is_image};
 use crate::engine::Engine;
-use crate::source::{Entry, EntryKind};
+use crate::source::{Entry, EntryKind, MANIFEST};
 use crate::tape::Tape;
 
 mod changes;
@@ -169,8 +170,10 @@ impl Plan {
     pub fn as_it_is(checkpoint: &Checkpoint, description: Description) -> Self {
         let on_top = checkpoint.layers().first().is_some_and(|layer| layer.prefix.is_empty());
         let entries = checkpoint.entries().iter();
-        let kept = entries.filter(|entry| entry.kind != EntryKind::Special && entry.name != ".");
-        let name = |entry: &Entry| match on_top {
+        let own = |entry: &Entry| on_top && [MANIFEST, BLUEPRINT, GAPS, TAIL].contains(&entry.name.as_str());
+        let kept =
+            entries.filter(|entry| entry.kind != EntryKind::Special && entry.name != "." && !own(entry));
+        let name = |entry: &Entry| match on_top && is_image(&entry.name) {
             true => format!("checkpoint/{}", entry.name),
             false => entry.name.clone(),
         };

@@ -6,6 +6,7 @@
 //!
 //! [`layout`] writes one again, as another engine wants it, and [`oci`] makes images of it, which [`registry`] moves. Nothing else is written, and nothing that is read is trusted.
 
+pub mod blueprint;
 pub mod check;
 mod checkpoint;
 pub mod diff;

@@ -19,7 +19,7 @@ mod stream;
 mod tar;
 
 pub use bytes::{Bytes, EntryBytes};
-pub use compression::Compression;
+pub use compression::{Compression, unpack};
 pub use directory::Directory;
 pub use error::SourceError;
 pub use limits::Limits;

@@ -14,10 +14,12 @@ mod depot;
 mod diff;
 mod doctor;
 mod exit;
+mod export;
 mod failure;
 mod gc;
 mod guard;
 mod image;
+mod import;
 mod inspect;
 mod key;
 mod logging;
@@ -81,6 +83,8 @@ enum Command {
     Build(build::Args),
     Push(push::Args),
     Pull(pull::Args),
+    Import(import::Args),
+    Export(export::Args),
     Convert(convert::Args),
     Doctor(doctor::Args),
     Completions(completions::Args),
@@ -111,6 +115,8 @@ impl Command {
             Command::Build(args) => build::run(&args),
             Command::Push(args) => push::run(&args),
             Command::Pull(args) => pull::run(&args),
+            Command::Import(args) => import::run(&args),
+            Command::Export(args) => export::run(&args),
             Command::Convert(args) => convert::run(&args),
             Command::Image(args) => image::run(&args),
             Command::Doctor(args) => doctor::run(&args),

@@ -18,7 +18,7 @@ const RESTART_GAP: u64 = 1 << 20;
 const MAX_RESTARTS: usize = 1 << 16;
 
 /// How a stream is compressed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Compression {
@@ -361,4 +361,17 @@ fn zstd_window(header: &[u8]) -> Option<u64> {
         2 => number(4),
         _ => number(8),
     }
+}
+/// What a stream unpacks to, and how it is compressed, if it is.
+///
+/// # Errors
+/// Where its beginning cannot be read.
+pub fn unpack(
+    from: Box<dyn Read + Send>,
+    packed_size: u64,
+    limits: &Limits,
+) -> io::Result<(impl Read + use<>, Option<Compression>)> {
+    let unpacker = Unpacker::new(from, Some(packed_size), limits)?;
+    let compression = unpacker.compression();
+    Ok((unpacker, compression))
 }

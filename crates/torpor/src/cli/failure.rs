@@ -1,5 +1,6 @@
 //! How a failed command tells what went wrong, and what to do about it.
 
+use torpor_archive::blueprint::BlueprintError;
 use torpor_archive::layout::LayoutError;
 use torpor_archive::memory::{CoreError, DumpError, MemoryError, PatternError};
 use torpor_archive::oci::OciError;
@@ -87,6 +88,7 @@ pub(crate) fn remedy(error: &anyhow::Error) -> Option<String> {
             .or_else(|| cause.downcast_ref().map(|error: &SourceError| error.remedy().to_owned()))
             .or_else(|| cause.downcast_ref().map(LayoutError::remedy))
             .or_else(|| cause.downcast_ref().map(OciError::remedy))
+            .or_else(|| cause.downcast_ref().map(BlueprintError::remedy))
             .or_else(|| cause.downcast_ref().map(|error: &RegistryError| error.remedy().to_owned()))
             .or_else(|| cause.downcast_ref().map(|error: &MemoryError| error.remedy().to_owned()))
             .or_else(|| cause.downcast_ref().map(|error: &DumpError| error.remedy().to_owned()))
@@ -125,6 +127,7 @@ pub(crate) fn exit(error: &anyhow::Error) -> Exit {
                 .or_else(|| cause.downcast_ref().map(of_source))
                 .or_else(|| cause.downcast_ref().and_then(of_layout))
                 .or_else(|| cause.downcast_ref().and_then(of_oci))
+                .or_else(|| cause.downcast_ref().map(of_blueprint))
                 .or_else(|| cause.downcast_ref().map(of_registry))
                 .or_else(|| cause.downcast_ref().map(of_memory))
                 .or_else(|| cause.downcast_ref().map(of_dump))
@@ -298,6 +301,16 @@ fn of_oci(error: &OciError) -> Option<Exit> {
         | OciError::Digest { .. }
         | OciError::TooDeep { .. } => Some(Exit::Damaged),
         _ => None,
+    }
+}
+
+fn of_blueprint(error: &BlueprintError) -> Exit {
+    match error {
+        BlueprintError::Source(error) => of_source(error),
+        BlueprintError::Draft(error) => of_draft(error),
+        BlueprintError::Output(_) => Exit::Place,
+        BlueprintError::NoArchive { .. } | BlueprintError::NoBlueprint { .. } => Exit::Failure,
+        _ => Exit::Damaged,
     }
 }
 
