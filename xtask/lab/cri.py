@@ -2,7 +2,8 @@
 
 Runs the pod shop/pod-a with a container "worker", waits until it says "ready", checkpoints it, and removes the pod. IMAGE may be
 a checkpoint, or the path of an archive with one: then it is restored. HIDE=1 hides paths as a kubelet does, VOLUME=DIR mounts
-a directory at /volume. Instead of a checkpoint it runs what LAB_THEN says, with the container's ID as CONTAINER. Numbers are those
+a directory at /volume. LAB_COMMAND is run instead of the worker. Instead of a checkpoint it runs what
+LAB_THEN says, with the container's ID as CONTAINER. Numbers are those
 of the CRI's fields (kubernetes/cri-api, runtime.v1).
 """
 import os
@@ -63,7 +64,10 @@ sandbox = field(1, identity) + field(2, "pod-a") + field(3, LOGS) + field(6, pai
 sandbox += field(8, field(1, "/" + os.environ["LAB_NAME"]) + field(2, field(1, namespaces)))
 pod = first_string(call("RunPodSandbox", field(1, sandbox)))
 container = field(1, field(1, "worker") + field(2, 0)) + field(2, field(1, image))
-container += b"".join(field(4, argument) for argument in arguments)
+# A command replaces the image's, with its arguments.
+command = os.environ.get("LAB_COMMAND", "").split()
+container += b"".join(field(3, word) for word in command)
+container += b"".join(field(4, argument) for argument in arguments if not command)
 # containerd does not let CRIU dump established connections.
 for variable in [("COLOUR", "blue"), ("PASSWORD", "hunter2"), ("ALONE", "1")]:
     container += field(6, pair(*variable))

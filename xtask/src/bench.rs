@@ -3,6 +3,7 @@
 //! Every figure is a ratio of runs that take turns in one session: the machine's own speed, and what else it does, falls
 //! out. Medians, because a shared machine has outliers.
 
+mod container;
 mod figures;
 mod freeze;
 mod inspect;
@@ -26,6 +27,8 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum What {
+    /// How long a container stands still, against what containerd and Podman do themselves.
+    Container(container::Args),
     /// How long a program stands still, against `criu dump` to disk and to tmpfs.
     Freeze(freeze::Args),
     /// How long it takes to look into an archive, against checkpointctl.
@@ -97,6 +100,7 @@ impl Tools {
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     match &args.what {
+        What::Container(args) => container::run(args),
         What::Freeze(args) => freeze::run(args),
         What::Inspect(args) => inspect::run(args),
         What::Store(args) => store::run(args),

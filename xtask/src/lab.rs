@@ -54,6 +54,15 @@ fn scripts() -> PathBuf {
     workspace::root().join("xtask/lab")
 }
 
+/// Copies the scripts to a directory that a host sees.
+pub(crate) fn copy_scripts(directory: &Path) -> Result<()> {
+    for script in std::fs::read_dir(scripts())? {
+        let script = script?;
+        std::fs::copy(script.path(), directory.join(script.file_name()))?;
+    }
+    Ok(())
+}
+
 /// Runs the worker with `mib` MiB of memory under Podman on a lab host, and leaves an archive of each compression named
 /// (`none`, `gzip`, `zstd`) in `directory/made`.
 pub(crate) fn podman(root: &Path, directory: &Path, mib: u32, compressions: &str) -> Result<()> {
@@ -61,10 +70,7 @@ pub(crate) fn podman(root: &Path, directory: &Path, mib: u32, compressions: &str
     for made in [&lab, &directory.join("made")] {
         std::fs::create_dir_all(made)?;
     }
-    for script in std::fs::read_dir(scripts())? {
-        let script = script?;
-        std::fs::copy(script.path(), lab.join(script.file_name()))?;
-    }
+    copy_scripts(&lab)?;
     let mut host = Command::new(lab.join("host"));
     host.arg(root).arg(directory).arg("env").arg(format!("LAB_ONLY={compressions}"));
     host.arg(lab.join("checkpoint")).arg("podman").arg(directory.join("made")).arg(mib.to_string());

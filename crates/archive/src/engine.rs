@@ -97,6 +97,10 @@ impl Engine {
     }
 
     fn tell(spec: Option<&Value>, has: impl Fn(&str) -> bool) -> Self {
+        // A container that Torpor keeps has its engine's annotations, and none of its other files.
+        if has(crate::source::MANIFEST) {
+            return Self::Torpor;
+        }
         let annotations = spec.and_then(|spec| spec.get("annotations")).and_then(Value::as_object);
         match annotation(spec, "io.container.manager") {
             Some("libpod") => return Self::Podman,
@@ -107,7 +111,6 @@ impl Engine {
             return Self::Containerd;
         }
         for (name, engine) in [
-            (crate::source::MANIFEST, Self::Torpor),
             ("network.status", Self::Podman),
             ("ctr.log", Self::Podman),
             ("bind.mounts", Self::CriO),
@@ -177,6 +180,7 @@ mod tests {
             (None, &["network.status", "config.dump"], Engine::Podman),
             (Some(spec("x", "y")), &["config.dump"], Engine::Containerd),
             (None, &["torpor.json"], Engine::Torpor),
+            (Some(spec("io.container.manager", "libpod")), &["torpor.json"], Engine::Torpor),
             (None, &["inventory.img"], Engine::Criu),
         ] {
             assert_eq!(Engine::tell(spec.as_ref(), |name| files.contains(&name)), engine, "{files:?}");

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{EngineError, document};
 use crate::Checkpoint;
-use crate::source::{Entry, EntryKind, FILES, Limits, each_nested};
+use crate::source::{Entry, EntryKind, FILES, Limits, MANIFEST, each_nested};
 
 /// What begins the names that stand for files of the image which are gone (OCI image specification, `layer.md`).
 const WHITEOUT: &str = ".wh.";
@@ -96,7 +96,10 @@ impl Changes {
 pub fn changes(checkpoint: &Checkpoint) -> Result<Option<Changes>, EngineError> {
     let mut changes = Changes::default();
     let mut told = false;
-    if let Some(layer) = checkpoint.entry("rootfs-diff.tar").filter(|entry| entry.kind == EntryKind::File) {
+    // Of a container in a store, the files are there one by one, too.
+    let kept = checkpoint.entry(MANIFEST).is_some();
+    let layer = checkpoint.entry("rootfs-diff.tar").filter(|entry| entry.kind == EntryKind::File && !kept);
+    if let Some(layer) = layer {
         told = true;
         if layer.size > 0 {
             each_nested(checkpoint.source(), layer, &Limits::default(), |entry| {

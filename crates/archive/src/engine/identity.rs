@@ -169,6 +169,30 @@ fn stored(manifest: Option<&Value>) -> Container {
     container.command = strings(facts.and_then(|facts| facts.get("command")));
     container.host_name = text(machine, "hostName");
     container.checkpointed = text(manifest, "created").and_then(|text| moment(&text));
+    match facts.filter(|facts| facts["kind"] == "container") {
+        Some(facts) => kept(container, facts),
+        None => container,
+    }
+}
+
+/// A container of an engine's, which Torpor keeps.
+fn kept(mut container: Container, facts: &Value) -> Container {
+    let facts_of = Some(facts);
+    let place = facts.get("pod");
+    let own = facts["names"].as_array().and_then(|names| names.first()).and_then(Value::as_str);
+    container.name = text(place, "container").or_else(|| own.map(str::to_owned)).or(container.name);
+    container.id = text(facts_of, "id");
+    container.runtime = text(facts_of, "runtime");
+    let image = Image { name: text(facts_of, "image"), requested: None, id: text(facts_of, "imageId") };
+    container.image = (image.name.is_some() || image.id.is_some()).then_some(image);
+    container.pod = place.map(|place| Pod {
+        name: text(Some(place), "pod"),
+        namespace: text(Some(place), "namespace"),
+        uid: None,
+        sandbox: None,
+    });
+    container.host_name = text(facts.get("config"), "hostname").or(container.host_name);
+    container.annotations = annotations(facts.get("config"));
     container
 }
 

@@ -16,6 +16,7 @@ use torpor_criu::wire::Message;
 
 use super::{Content, Description, LayoutError, Note, Obstacle, Part, Request, Target, part};
 use crate::Checkpoint;
+use crate::engine::Engine;
 use crate::source::{Entry, EntryKind};
 
 /// Largest image that is changed.
@@ -252,6 +253,8 @@ fn network(
         (false, _, false) => (Network::Host, id),
         (_, _, true) => (Network::External, id),
         (true, false, _) => (Network::Empty, id),
+        // Torpor has CRIU dump what is in it, which is a loopback device where no engine gave it more from outside.
+        (true, true, false) if description.engine == Engine::Torpor => (Network::Empty, id),
         (true, true, false) => {
             obstacles.push(Obstacle::OwnNetwork);
             (Network::Empty, id)

@@ -1,5 +1,7 @@
 //! A generation in a store, as the images it would be laid out as.
 
+mod layer;
+
 use std::io;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
@@ -10,6 +12,7 @@ use torpor_store::{GenerationKind, Manifest, MemoryReader, PagemapEntry, ReadErr
 
 use super::tar::normal;
 use super::{Assurance, Entry, EntryKind, Source, SourceError};
+use layer::Layer;
 
 /// The name of the entry with what the store itself knows about the generation: a JSON document.
 pub const MANIFEST: &str = "torpor.json";
@@ -27,6 +30,8 @@ const PAGE: u64 = PAGE_SIZE as u64;
 /// Its entries are what a restore would lay out: CRIU's images, with pagemaps and pages put together as they are read.
 /// Besides there are [`MANIFEST`], and the files below [`FILES`], with the section before the path; a file that was
 /// deleted is an empty one with `.wh.` before its name, as in layers of OCI images.
+///
+/// Of a container there is also what engines keep of theirs: `spec.dump`, `rootfs-diff.tar` and `deleted.files`.
 #[derive(Debug)]
 pub struct Stored {
     name: String,
@@ -46,6 +51,8 @@ enum Part {
     Body(Body),
     /// The pages of this memory object.
     Pages(usize),
+    /// The writable layer of a container.
+    Layer(Box<Layer>),
 }
 
 #[derive(Debug)]
@@ -117,7 +124,13 @@ impl Stored {
             stored.memory.push(Memory { reader: Mutex::new((reader, 0)), runs: runs.into() });
             stored.file(format!("pages-{number}.img"), present * PAGE, created, part);
         }
-        stored.list_files(manifest)?;
+        let facts: Option<serde_json::Value> = serde_json::from_slice(&description.facts).ok();
+        let container = facts.as_ref().filter(|facts| facts["kind"] == "container");
+        let mut layer = container.map(|_| Layer::default());
+        stored.list_files(manifest, layer.as_mut())?;
+        if let Some(layer) = layer {
+            stored.as_engines_do(layer, container, created);
+        }
         stored.number()?;
         Ok(stored)
     }
@@ -127,7 +140,20 @@ impl Stored {
         self.parts.push(part);
     }
 
-    fn list_files(&mut self, manifest: &Manifest) -> Result<(), SourceError> {
+    /// Adds what the engines' own checkpoints have.
+    fn as_engines_do(&mut self, mut layer: Layer, container: Option<&serde_json::Value>, created: i64) {
+        let spec = container.and_then(|container| container.get("config")).map(serde_json::Value::to_string);
+        let size = layer.finish();
+        let removed = serde_json::Value::from(layer.removed.clone()).to_string();
+        let bytes = [("spec.dump", spec), ("deleted.files", (!layer.removed.is_empty()).then_some(removed))];
+        for (name, bytes) in bytes {
+            let Some(bytes) = bytes.map(String::into_bytes) else { continue };
+            self.file(name.to_owned(), bytes.len() as u64, created, Part::Bytes(bytes));
+        }
+        self.file("rootfs-diff.tar".to_owned(), size, created, Part::Layer(Box::new(layer)));
+    }
+
+    fn list_files(&mut self, manifest: &Manifest, mut layer: Option<&mut Layer>) -> Result<(), SourceError> {
         let repository = self.repository.clone();
         for entry in repository.files(manifest) {
             let entry = entry.map_err(|source| self.unreadable(MANIFEST, 0, source))?;
@@ -141,6 +167,9 @@ impl Stored {
                 offset: 0,
                 problem,
             })?;
+            if let Some(layer) = layer.as_deref_mut() {
+                layer.add(entry.clone());
+            }
             let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
             let (kind, size, part) = match entry.kind {
                 FileKind::File { size } => (EntryKind::File, size, Part::Body(entry.body)),
@@ -268,6 +297,9 @@ impl Source for Stored {
             Some(Part::Body(body)) => self
                 .repository
                 .read_body_at(body, offset, into)
+                .map_err(|source| self.unreadable(&entry.name, offset, source)),
+            Some(Part::Layer(layer)) => layer
+                .read_at(offset, into, |body, at, part| self.repository.read_body_at(body, at, part))
                 .map_err(|source| self.unreadable(&entry.name, offset, source)),
             Some(Part::Pages(number)) => self
                 .read_pages(&self.memory[*number], offset, into)

@@ -228,9 +228,25 @@ pub fn count_as_sent(tcp_stream: &[u8]) -> Result<Vec<u8>, ImageError> {
     })
 }
 
-/// Numbers of the fields that are changed (CRIU `images/fdinfo.proto`, `images/sk-inet.proto`,
+/// An `inventory.img` that does not ask for connections to be closed at the restore: those in `files.img` are closed
+/// already, by [`close_connections`]. runc has no word for CRIU's option, without which CRIU refuses such images.
+///
+/// # Errors
+///
+/// When the image is damaged.
+pub fn connections_are_closed(inventory: &[u8]) -> Result<Vec<u8>, ImageError> {
+    edit_entries(Kind::Inventory, inventory, |entry| {
+        if entry.has(field::TCP_CLOSE) {
+            entry.set_varint(field::TCP_CLOSE, 0);
+        }
+        Ok(())
+    })
+}
+
+/// Numbers of the fields that are changed (CRIU `images/fdinfo.proto`, `images/inventory.proto`, `images/sk-inet.proto`,
 /// `images/tcp-stream.proto`).
 mod field {
+    pub(super) const TCP_CLOSE: u32 = 10;
     pub(super) const INET_SOCKET: u32 = 4;
     pub(super) const STATE: u32 = 6;
     pub(super) const SOURCE_PORT: u32 = 7;

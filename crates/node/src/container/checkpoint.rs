@@ -13,8 +13,9 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use torpor_criu::diagnosis::Operation;
+use torpor_criu::image::edit::{self, EditError};
 use torpor_criu::image::pagemap::Generation;
-use torpor_criu::options::DumpOptions;
+use torpor_criu::options::{DumpOptions, Tcp};
 use torpor_criu::page_server::{self, PageServer, PageSink, SocketPair};
 use torpor_criu::program::Program;
 use torpor_criu::session::{Event, Process as CriuProcess, Session, Spawn, Verdict};
@@ -103,6 +104,7 @@ impl Job<'_> {
             sink.finish(generation).map_err(&failed)?;
             std::fs::write(partial.path().join(DESCRIPTORS), dump::descriptors(self.container))
                 .map_err(&failed)?;
+            self.close_connections(partial.path())?;
             make_durable(partial.path()).map_err(&failed)?;
             order.check()?;
             // Past this, it exists.
@@ -176,6 +178,16 @@ impl Job<'_> {
         attempt()
     }
 
+    /// Closes connections in the images, where that is wished for: CRIU leaves it to the restore otherwise, and not every
+    /// runtime can tell CRIU to.
+    pub(super) fn close_connections(&self, images: &Path) -> Result<(), ContainerError> {
+        if self.wishes.tcp != Tcp::Close {
+            return Ok(());
+        }
+        change(&images.join("files.img"), |files| Ok(edit::close_connections(files, |_| true)?.image))?;
+        change(&images.join("inventory.img"), |inventory| Ok(edit::connections_are_closed(inventory)?))
+    }
+
     pub(super) fn order(&self) -> Order {
         let kind = if self.wishes.leave_running { Kind::Running } else { Kind::Suspend };
         Order::new(kind, self.timeout.and_then(|timeout| Instant::now().checked_add(timeout)))
@@ -221,6 +233,13 @@ impl Job<'_> {
         let wishes = Wishes { connected: ability.connected, seize_timeout, ..self.wishes.clone() };
         dump::options(self.container, sight, &wishes, images)
     }
+}
+
+/// Changes an image.
+fn change(path: &Path, change: impl Fn(&[u8]) -> Result<Vec<u8>, EditError>) -> Result<(), ContainerError> {
+    let bytes = std::fs::read(path).map_err(ContainerError::place(path))?;
+    let changed = change(&bytes).map_err(|source| ContainerError::Edit { path: path.to_owned(), source })?;
+    std::fs::write(path, changed).map_err(ContainerError::place(path))
 }
 
 /// The processes that help, and the socket between CRIU and us. Started before memory is taken, which a fork would

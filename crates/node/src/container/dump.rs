@@ -234,6 +234,7 @@ mod tests {
         Container {
             id: "one".into(),
             names: Vec::new(),
+            made_from: Default::default(),
             flavor,
             engine: Engine::None,
             root: "/run/states".into(),

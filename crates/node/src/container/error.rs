@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use torpor_criu::diagnosis::{self, Diagnosis, Operation};
 use torpor_criu::image::ImageError;
+use torpor_criu::image::edit::EditError;
 use torpor_criu::log::Log;
 use torpor_criu::session::{SessionError, StartError};
 use torpor_store::lineage::LineageError;
@@ -192,6 +193,15 @@ pub enum ContainerError {
         #[source]
         source: ImageError,
     },
+    /// An image cannot be changed.
+    #[error("{} cannot be changed", path.display())]
+    Edit {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: EditError,
+    },
     /// The bundle lacks mounts that the container had.
     #[error("the bundle {} lacks mounts that the container had: {}", bundle.display(), told(missing))]
     MissingMounts {
@@ -337,6 +347,7 @@ impl ContainerError {
             ContainerError::NotAContainer { .. } => "restore it without --bundle, as plain processes".to_owned(),
             ContainerError::Config { .. } => "name the bundle that the container was started from".to_owned(),
             ContainerError::Image { .. } => "the checkpoint is damaged; take another".to_owned(),
+            ContainerError::Edit { source, .. } => source.remedy().to_owned(),
             ContainerError::MissingMounts { .. } => "add bind mounts to these places to its config.json".to_owned(),
             ContainerError::NoRuntime { .. } => "name it with --runtime".to_owned(),
             ContainerError::Cri(error) => error.remedy().to_owned(),

@@ -192,6 +192,7 @@ impl Roots {
                     Ok(Some(mut container)) => {
                         container.engine = engine_of(&container, engine.clone());
                         container.names = names.of(&container);
+                        container.made_from = names.image_of(&container);
                         all.push(container);
                     }
                     Ok(None) => {}

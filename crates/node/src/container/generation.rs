@@ -63,6 +63,9 @@ pub struct Facts {
     /// Its image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
+    /// Its image's ID.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_id: Option<String>,
     /// Its command.
     pub command: Vec<String>,
     /// Its first process, as the machine had it.
@@ -242,6 +245,7 @@ impl Job<'_> {
                 let writable = writable(self.container)?;
                 layer.pass(&writable, &mut IntoDraft::new(&mut draft, order), false)?;
             }
+            self.close_connections(staging.path())?;
             take_images(staging.path(), &mut draft)
                 .map_err(|error| ContainerError::Images(Box::new(error)))?;
             draft.image(DESCRIPTORS, &mut dump::descriptors(self.container).as_bytes())?;
@@ -317,6 +321,7 @@ fn facts(container: &Container, layer: bool, criu: crate::facts::Criu) -> Facts 
         pod: container.pod(),
         moment: None,
         image: container.image().map(str::to_owned),
+        image_id: container.made_from.id.clone(),
         command: container.description.command.clone(),
         process: Process {
             pid: container.init,

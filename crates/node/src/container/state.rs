@@ -99,6 +99,15 @@ pub struct Description {
     pub command: Vec<String>,
 }
 
+/// The image that a container was made from, as its engine's storage has it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct MadeFrom {
+    /// Its name with a tag.
+    pub name: Option<String>,
+    /// Its ID.
+    pub id: Option<String>,
+}
+
 /// What the state of a container says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Container {
@@ -106,6 +115,8 @@ pub struct Container {
     pub id: String,
     /// Names by which people know it.
     pub names: Vec<String>,
+    /// Its image, as far as a storage knows it.
+    pub made_from: MadeFrom,
     /// Whose layout the state has.
     pub flavor: Flavor,
     /// Who had it started.
@@ -184,6 +195,7 @@ impl Container {
         };
         Ok(Container {
             names: Vec::new(),
+            made_from: MadeFrom::default(),
             flavor: Flavor::Runc,
             engine: Engine::None,
             root: root.to_owned(),
@@ -233,6 +245,7 @@ impl Container {
         Ok(Container {
             id: id.to_owned(),
             names: Vec::new(),
+            made_from: MadeFrom::default(),
             flavor: Flavor::Crun,
             engine: Engine::None,
             root: root.to_owned(),
@@ -281,12 +294,13 @@ impl Container {
         })
     }
 
-    /// The image it was made from, by the annotations of its engine.
+    /// The image it was made from, by the annotations of its engine or by its storage.
     #[must_use]
     pub fn image(&self) -> Option<&str> {
         ["io.kubernetes.cri.image-name", "io.kubernetes.cri-o.ImageName"]
             .iter()
             .find_map(|key| self.description.annotations.get(*key))
+            .or(self.made_from.name.as_ref())
             .map(String::as_str)
     }
 

@@ -157,16 +157,18 @@ fn a_container_of_containerd_goes_all_routes() {
         ! torpor checkpoint pod:shop/pod-a --route cri --leave-running --export $MADE/late.tar --timeout 1ms 2> $MADE/late
         ! torpor checkpoint pod:shop/pod-a --route kubelet --leave-running --kubelet https://127.0.0.1:1 2> $MADE/kubelet
         torpor checkpoint pod:shop/pod-a --store $MADE/store --leave-running
+        ! torpor checkpoint pod:shop/pod-a --layout containerd --export $MADE/own.tar --leave-running 2> $MADE/local
         {ROUTES}"#
     );
     lab.meanwhile("containerd", &script);
     torpor_tells_of_the_worker(&lab, lab.made("cri.tar").to_str().unwrap());
+    assert!(lab.said("local").contains("localhost/worker:1 cannot be pulled"), "{}", lab.said("local"));
     let made: Vec<String> = std::fs::read_dir(lab.made(""))
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
     assert!(made.iter().any(|name| name.starts_with("checkpoint-pod-a_shop-worker-2")), "{made:?}");
-    assert!(!made.iter().any(|name| name.contains("partial") || name == "late.tar"), "{made:?}");
+    assert!(!made.iter().any(|name| name.starts_with('.') || name == "late.tar"), "{made:?}");
     assert!(lab.said("taken").contains("there is a file"), "{}", lab.said("taken"));
     assert!(lab.said("late").contains("in the time it had"), "{}", lab.said("late"));
     assert!(lab.said("kubelet").contains("cannot be reached"), "{}", lab.said("kubelet"));
@@ -178,6 +180,35 @@ fn a_container_of_podman_goes_into_a_store() {
     let Some(lab) = Lab::new() else { return };
     lab.meanwhile("podman", ROUTES);
     kept_the_worker(&lab, &["worker@1", "worker@2"]);
+}
+
+#[test]
+fn podman_restores_what_torpor_exports() {
+    let Some(lab) = Lab::new() else { return };
+    lab.meanwhile(
+        "podman",
+        r#"
+        podman="podman --cgroup-manager=cgroupfs --runtime runc"
+        checkpoint="torpor checkpoint container:worker --tcp close --layout podman"
+        $checkpoint --leave-running --export $MADE
+        $checkpoint --export $MADE/own.tar
+        $podman rm -f -t0 worker
+        $podman container restore --import $MADE/own.tar --file-locks --keep \
+            || { grep -hE "Error|Warn" $(find /var/lib/containers /run -name restore.log) >&2; false; }
+        $podman inspect worker > $MADE/inspect
+        cat $($podman mount worker)/etc/motd > $MADE/motd
+        test ! -e $($podman mount worker)/etc/removed
+        "#,
+    );
+    assert_eq!(lab.said("motd"), "changed\n");
+    let inspected: Value = serde_json::from_str(&lab.said("inspect")).unwrap();
+    let state = &inspected[0]["State"];
+    assert!(state["Running"] == true && state["Restored"] == true, "{state}");
+    let made = std::fs::read_dir(lab.made("")).unwrap().map(|entry| entry.unwrap().file_name());
+    let made: Vec<String> = made.map(|name| name.into_string().unwrap()).collect();
+    assert!(!made.iter().any(|name| name.starts_with('.')), "nothing half-made: {made:?}");
+    assert!(made.iter().any(|name| name.starts_with("checkpoint-none_none-worker-2")), "{made:?}");
+    torpor_tells_of_the_worker(&lab, lab.made("own.tar").to_str().unwrap());
 }
 
 /// What is in the store is the worker, whole.

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::{contents, entries};
-use crate::container::state::{Container, Engine};
+use crate::container::state::{Container, Engine, MadeFrom};
 
 const STORAGE: &str = "var/lib/containers/storage";
 const DOCKER: &str = "var/lib/docker/containers";
@@ -19,15 +19,27 @@ const ANNOTATIONS: [&str; 3] = ["nerdctl/name", "io.podman.annotations.name", "i
 /// All names that the storage knows, by ID.
 #[derive(Debug, Default)]
 pub(super) struct Names {
-    stored: HashMap<String, Vec<String>>,
+    stored: HashMap<String, Stored>,
     docker: PathBuf,
 }
 
-#[derive(Deserialize)]
+#[derive(Debug, Deserialize)]
 struct Stored {
     id: String,
     #[serde(default)]
     names: Vec<String>,
+    /// The image's ID.
+    #[serde(default)]
+    image: Option<String>,
+    /// What the engine keeps with it: a JSON document.
+    #[serde(default)]
+    metadata: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+struct Metadata {
+    image_name: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -46,7 +58,7 @@ impl Names {
             for file in ["containers.json", "volatile-containers.json"] {
                 let Ok(Some(bytes)) = contents(&directory.join(file)) else { continue };
                 let listed: Vec<Stored> = serde_json::from_slice(&bytes).unwrap_or_default();
-                stored.extend(listed.into_iter().map(|one| (one.id, one.names)));
+                stored.extend(listed.into_iter().map(|one| (one.id.clone(), one)));
             }
         }
         Names { stored, docker: prefix.join(DOCKER) }
@@ -55,7 +67,7 @@ impl Names {
     /// Those of one container.
     pub(super) fn of(&self, container: &Container) -> Vec<String> {
         let annotations = &container.description.annotations;
-        let mut names: Vec<String> = self.stored.get(&container.id).cloned().unwrap_or_default();
+        let mut names = self.stored.get(&container.id).map(|stored| stored.names.clone()).unwrap_or_default();
         names.extend(ANNOTATIONS.iter().filter_map(|key| annotations.get(*key).cloned()));
         if container.engine == Engine::Docker
             && let Ok(Some(bytes)) = contents(&self.docker.join(&container.id).join("config.v2.json"))
@@ -66,5 +78,13 @@ impl Names {
         names.sort();
         names.dedup();
         names
+    }
+
+    /// The image of one container.
+    pub(super) fn image_of(&self, container: &Container) -> MadeFrom {
+        let Some(stored) = self.stored.get(&container.id) else { return MadeFrom::default() };
+        let Metadata { image_name } = serde_json::from_str(&stored.metadata).unwrap_or_default();
+        let filled = |text: Option<String>| text.filter(|text| !text.is_empty());
+        MadeFrom { name: filled(image_name), id: filled(stored.image.clone()) }
     }
 }

@@ -1,26 +1,33 @@
 //! `torpor checkpoint container:ID`: a container that was started by any engine, into a directory of CRIU's images.
 
-use std::path::PathBuf;
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context;
 use clap::ValueEnum;
 use serde::Serialize;
+use torpor_archive::tape::Tape;
+use torpor_archive::{Checkpoint, layout};
 use torpor_criu::options::{ExpertOption, Tcp};
 use torpor_criu::program::Program;
 use torpor_node::config::Surroundings;
-use torpor_node::container::checkpoint::Job;
+use torpor_node::container::archive::Placement;
+use torpor_node::container::checkpoint::{Done, Job};
 use torpor_node::container::dump::Wishes;
 use torpor_node::container::generation::{Destination, Stored};
 use torpor_node::container::route::Runtime;
 use torpor_node::container::{Container, ContainerError, Engine, Query, Roots, Together};
 use torpor_node::phase::Phase;
 use torpor_node::{budget, criu_bundle};
-use torpor_store::Repository;
+use torpor_store::{Credentials, LocalBackend, Repository};
 
 use super::{Took, engine};
 use crate::cli::Exit;
 use crate::cli::failure::Failure;
-use crate::cli::store;
+use crate::cli::{convert, store};
 
 /// Flags for containers.
 #[derive(Debug, clap::Args)]
@@ -130,9 +137,12 @@ pub(super) fn run(query: &Query, args: &super::Args) -> anyhow::Result<Exit> {
     let work = Work {
         args,
         criu: criu_bundle::find(choice.criu.as_deref())?.program,
-        place: match &choice.images {
-            Some(images) => Place::Directory(std::path::absolute(images)?),
-            None => Place::Store(Box::new(choice.open()?)),
+        place: match (&choice.images, args.engine.layout, &args.engine.export) {
+            (Some(images), ..) => Place::Directory(std::path::absolute(images)?),
+            (None, Some(engine), Some(export)) => {
+                Place::Archive { wanted: std::path::absolute(export)?, engine }
+            }
+            (None, ..) => Place::Store(Box::new(choice.open()?)),
         },
         surroundings: Surroundings::read()?,
     };
@@ -154,6 +164,7 @@ pub(super) fn run(query: &Query, args: &super::Args) -> anyhow::Result<Exit> {
 enum Place {
     Directory(PathBuf),
     Store(Box<Repository>),
+    Archive { wanted: PathBuf, engine: convert::Engine },
 }
 
 /// A container that is one of several.
@@ -230,8 +241,11 @@ impl Work<'_> {
             }
             Place::Store(repository) => {
                 let stored = self.store(&job, repository, among)?;
-                let description = stored.manifest.description();
-                (format!("{}@{}", description.name, description.generation), stored.done)
+                (reference(&stored), stored.done)
+            }
+            Place::Archive { wanted, engine } => {
+                let (path, done) = self.archive(&job, wanted, *engine, among)?;
+                (path.display().to_string(), done)
             }
         };
         if choice.route == Route::Direct && !args.leave_running {
@@ -244,6 +258,56 @@ impl Work<'_> {
             frozen_milliseconds: done.frozen.map(milliseconds),
             phases: done.phases.durations().into_iter().map(took).collect(),
         })
+    }
+
+    /// Makes it as an archive in an engine's layout, by way of a store beside it.
+    fn archive(
+        &self,
+        job: &Job<'_>,
+        wanted: &Path,
+        engine: convert::Engine,
+        among: Option<Among<'_>>,
+    ) -> anyhow::Result<(PathBuf, Done)> {
+        let place = engine::place(job.container);
+        let placement = Placement::new(wanted, &place, jiff::Timestamp::now())?;
+        let beside = placement.partial().parent().unwrap_or(Path::new("/"));
+        let room = tempfile::Builder::new()
+            .prefix(".torpor-store-")
+            .tempdir_in(beside)
+            .with_context(|| format!("cannot write {}", beside.display()))?;
+        let repository =
+            Repository::create(Arc::new(LocalBackend::new(room.path().to_owned())), &Credentials::None)?;
+        let stored = self.store(job, &repository, among)?;
+        let write = || -> anyhow::Result<()> {
+            let source = torpor_archive::source::Stored::open(repository.clone(), &stored.manifest)?;
+            let checkpoint = Checkpoint::new(Box::new(source))?;
+            let description = layout::Description::read(&checkpoint)?;
+            let request = layout::Request {
+                mounts: description.spec.as_ref().map(given_mounts).unwrap_or_default(),
+                close_connections: self.args.container.tcp == Connections::Close,
+                ..layout::Request::default()
+            };
+            let plan = layout::Plan::new(&checkpoint, description, engine.into(), &request)?;
+            for note in plan.notes() {
+                eprintln!("note: {note}");
+            }
+            // Images hold what was in the container's memory.
+            let file =
+                OpenOptions::new().write(true).create_new(true).mode(0o600).open(placement.partial())?;
+            let mut tape = Tape::new(std::io::BufWriter::with_capacity(1 << 20, file));
+            plan.write(&checkpoint, "", &mut tape)?;
+            tape.end()?.into_inner()?;
+            Ok(())
+        };
+        match write() {
+            Ok(()) => Ok((placement.finish()?, stored.done)),
+            // A container that has ended is nowhere but there.
+            Err(error) if !self.args.leave_running => {
+                let kept = format!("{} in the store {}", reference(&stored), room.keep().display());
+                Err(error.context(format!("there is no archive; the checkpoint is {kept}")))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Makes it as a generation in the store.
@@ -285,6 +349,34 @@ impl Connections {
             Connections::Established => Tcp::Established,
         }
     }
+}
+
+/// Mounts from outside that a container was given, but for those that its engine makes anew for each.
+fn given_mounts(spec: &serde_json::Value) -> Vec<layout::GivenMount> {
+    const ENGINES: [&str; 5] = [
+        "/run/containers/",
+        "/run/containerd/",
+        "/var/lib/containerd/",
+        "/var/lib/containers/storage/overlay-containers/",
+        "/var/lib/kubelet/",
+    ];
+    let mounts = spec["mounts"].as_array().into_iter().flatten();
+    mounts
+        .filter(|mount| mount["type"] == "bind")
+        .filter_map(|mount| {
+            let (destination, source) = (mount["destination"].as_str()?, mount["source"].as_str()?);
+            let given = !ENGINES.iter().any(|engine| source.starts_with(engine));
+            given.then(|| layout::GivenMount {
+                destination: destination.to_owned(),
+                source: Some(source.to_owned()),
+            })
+        })
+        .collect()
+}
+
+fn reference(stored: &Stored) -> String {
+    let description = stored.manifest.description();
+    format!("{}@{}", description.name, description.generation)
 }
 
 impl Args {

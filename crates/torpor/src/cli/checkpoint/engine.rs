@@ -12,6 +12,7 @@ use torpor_node::container::{Container, Query, Roots};
 use super::Took;
 use super::container::{Made, milliseconds};
 use crate::cli::Exit;
+use crate::cli::convert;
 use crate::cli::failure::Failure;
 
 /// Flags of the routes through engines.
@@ -19,9 +20,12 @@ use crate::cli::failure::Failure;
 #[command(next_help_heading = "Engines")]
 #[group(skip)]
 pub(super) struct Args {
-    /// With --route cri or kubelet: put the archive here, a file or a directory.
+    /// Make an archive, as a file or in a directory: that of --layout, or the engine's own with --route cri or kubelet.
     #[arg(long, value_name = "PATH", requires = "target")]
-    export: Option<PathBuf>,
+    pub(super) export: Option<PathBuf>,
+    /// The engine that is to restore the archive.
+    #[arg(long, value_name = "ENGINE", requires = "export", conflicts_with = "images")]
+    pub(super) layout: Option<convert::Engine>,
     /// The runtime's socket, where it is not the usual one of containerd or CRI-O.
     #[arg(long, value_name = "FILE", requires = "target")]
     cri_socket: Option<PathBuf>,
@@ -46,14 +50,13 @@ pub(super) struct Args {
 }
 
 impl Args {
-    /// Nobody but an engine makes an archive.
+    /// Without the engine, it must be said whose layout an archive is to have.
     pub(super) fn refuse(&self) -> Result<(), Failure> {
-        match &self.export {
-            None => Ok(()),
-            Some(_) => {
-                let message = "an archive is made by an engine alone";
-                let remedy =
-                    "say --route cri or --route kubelet; or name a directory with --images, or a store";
+        match (&self.export, self.layout) {
+            (None, _) | (Some(_), Some(_)) => Ok(()),
+            (Some(_), None) => {
+                let message = "it was not said which engine is to restore the archive";
+                let remedy = "say so with --layout, or have the engine make it with --route cri";
                 Err(Failure::new(Exit::Usage, message, remedy))
             }
         }
@@ -130,7 +133,7 @@ fn runs_on(args: &super::Args) -> Result<(), Failure> {
 }
 
 /// The container's place, as far as it is in a pod.
-fn place(container: &Container) -> PodPlace {
+pub(super) fn place(container: &Container) -> PodPlace {
     container.pod().unwrap_or_else(|| PodPlace {
         namespace: "none".to_owned(),
         pod: "none".to_owned(),
