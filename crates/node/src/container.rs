@@ -5,6 +5,7 @@
 //! the container follows what CRIU has to be told ([`dump`]), so that the runtime's own `restore` takes the result.
 
 pub mod archive;
+pub mod carry;
 pub mod checkpoint;
 pub mod cri;
 pub mod dump;

@@ -167,7 +167,8 @@ impl Stored {
                 offset: 0,
                 problem,
             })?;
-            if let Some(layer) = layer.as_deref_mut() {
+            // What was taken along of mounts is in other sections.
+            if let Some(layer) = layer.as_deref_mut().filter(|_| entry.section == "carried") {
                 layer.add(entry.clone());
             }
             let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();

@@ -13,6 +13,7 @@ use torpor_store::name::Name;
 use torpor_store::{Draft, DraftSettings, FinishedDraft, Manifest, Repository};
 
 use super::ContainerError;
+use super::carry::Carry;
 use super::checkpoint::{Done, Engine, Freeze, Job};
 use super::dump::{self, DESCRIPTORS, LOG, Sight};
 use super::lease::{Lease, Taker};
@@ -72,6 +73,9 @@ pub struct Facts {
     pub process: Process,
     /// Whether what it changed in its image is in the checkpoint. It is where its root is an overlay.
     pub layer: bool,
+    /// Mounts whose content is in the checkpoint, by where the container has them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mounts: Vec<PathBuf>,
     /// The configuration it was started with (OCI runtime specification).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config: Option<serde_json::Value>,
@@ -134,6 +138,8 @@ pub struct Destination<'a> {
     pub signs: Option<&'a Path>,
     /// What the generations of other containers at the same moment have in common with it.
     pub moment: Option<String>,
+    /// Mounts whose content is taken along.
+    pub mounts: Carry,
     /// Where staging directories are made.
     pub staging: &'a Path,
 }
@@ -212,10 +218,12 @@ impl Job<'_> {
                 "the container's root is no overlay: what it changed in its image is not in the checkpoint"
             );
         }
-        let mut layer = upper.map(Layer::new);
-        let facts = Facts { moment: into.moment.clone(), ..facts(self.container, layer.is_some(), criu) };
+        let config = config(self.container);
+        let mut layers: Vec<Layer> = upper.map(Layer::new).into_iter().collect();
+        layers.extend(into.mounts.of(self.container, config.as_ref()));
+        let facts = Facts { moment: into.moment.clone(), ..facts(self.container, &layers, config, criu) };
         let mut draft = draft(self, into.repository, predecessor, ability)?;
-        if let Some(layer) = &mut layer {
+        for layer in &mut layers {
             layer.pass(&writable(self.container)?, &mut IntoDraft::new(&mut draft, order), true)?;
         }
         // One that runs on must run soon, so work waits until after the thaw.
@@ -241,8 +249,8 @@ impl Job<'_> {
         let result = freeze.run(engine, sink, &mut |sink: Meeting<'_, PagesIntoDraft<'_>>, phases| {
             let mut draft = sink.into_sink().into_draft();
             order.check()?;
-            if let Some(layer) = &mut layer {
-                let writable = writable(self.container)?;
+            let writable = writable(self.container)?;
+            for layer in &mut layers {
                 layer.pass(&writable, &mut IntoDraft::new(&mut draft, order), false)?;
             }
             self.close_connections(staging.path())?;
@@ -269,6 +277,11 @@ impl Job<'_> {
         };
         Ok((manifest, duration))
     }
+}
+
+/// The configuration that a container was started with.
+fn config(container: &Container) -> Option<serde_json::Value> {
+    serde_json::from_slice(&std::fs::read(container.bundle.join("config.json")).ok()?).ok()
 }
 
 /// What the freeze has brought.
@@ -308,8 +321,12 @@ fn draft(
     Ok(repository.draft(settings)?)
 }
 
-fn facts(container: &Container, layer: bool, criu: crate::facts::Criu) -> Facts {
-    let config = std::fs::read(container.bundle.join("config.json")).ok();
+fn facts(
+    container: &Container,
+    layers: &[Layer],
+    config: Option<serde_json::Value>,
+    criu: crate::facts::Criu,
+) -> Facts {
     Facts {
         version: VERSION,
         kind: KIND.to_owned(),
@@ -327,8 +344,9 @@ fn facts(container: &Container, layer: bool, criu: crate::facts::Criu) -> Facts 
             pid: container.init,
             started: process_tree::started(container.init).unwrap_or(container.started),
         },
-        layer,
-        config: config.and_then(|config| serde_json::from_slice(&config).ok()),
+        layer: layers.iter().any(|layer| layer.at() == Path::new("/")),
+        mounts: layers.iter().map(|layer| layer.at().to_owned()).filter(|at| at != Path::new("/")).collect(),
+        config,
         criu,
         machine: Machine::read(),
     }

@@ -1,6 +1,6 @@
 //! Restore a directory of CRIU's images: as a container, by its runtime and from a bundle, or as plain processes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
@@ -105,6 +105,19 @@ fn bundle(bundle: &Path) -> Result<(Description, PathBuf), ContainerError> {
         return Err(ContainerError::place(&rootfs)(io::ErrorKind::NotFound.into()));
     }
     Ok((description, rootfs))
+}
+
+/// Where the mounts from outside of a bundle come from, by where the container has them.
+pub(super) fn sources_of_mounts(bundle: &Path) -> Result<BTreeMap<PathBuf, PathBuf>, ContainerError> {
+    let path = bundle.join("config.json");
+    let config = std::fs::read(&path).map_err(ContainerError::place(&path))?;
+    let config: serde_json::Value =
+        serde_json::from_slice(&config).map_err(|source| ContainerError::Config { path, source })?;
+    let mounts = config["mounts"].as_array().into_iter().flatten();
+    let sources = mounts.filter_map(|mount| {
+        Some((mount["destination"].as_str()?.into(), bundle.join(mount["source"].as_str()?)))
+    });
+    Ok(sources.collect())
 }
 
 /// The root directory of a bundle.

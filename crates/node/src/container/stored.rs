@@ -13,10 +13,10 @@ use torpor_store::{Manifest, Repository};
 use super::ContainerError;
 use super::generation::Facts;
 use super::lease::{Lease, Taker};
-use super::restore::{Wanted, container, root_of_bundle};
+use super::restore::{Wanted, container, root_of_bundle, sources_of_mounts};
 use super::route::Runtime;
 use crate::files::layout::{Before, LayoutPlan, LayoutReport};
-use crate::files::{FileKind, FileRecord, FileSource, Selection};
+use crate::files::{FileKind, FileRecord, FileSource, Section, Selection};
 use crate::machine::Machine;
 use crate::mounts::{Mount, MountClass, MountPlan, MountPolicy, PlannedMount};
 use crate::restore::check;
@@ -90,9 +90,43 @@ impl<'a> Kept<'a> {
     /// # Errors
     /// They cannot be read, or one of them lies outside of the root.
     pub fn files_for(&self, rootfs: &Path) -> Result<Files<'a>, ContainerError> {
-        let root = rootfs.canonicalize().map_err(ContainerError::place(rootfs))?;
-        let below = Below { files: FromManifest::read(self.repository, self.manifest)?, root };
-        let records = below.files.records().into_iter().map(|record| record_below(record, &below.root));
+        self.files(Path::new("/"), rootfs, |record| record.section == Section::Carried)
+    }
+
+    /// The same for what is in mounts from outside that were taken along. `given` tells where a mount that the container
+    /// has at a path comes from.
+    ///
+    /// # Errors
+    /// As [`files_for`](Self::files_for), or a mount is not given, which `missing` makes an error of.
+    pub fn mounts_for(
+        &self,
+        given: impl Fn(&Path) -> Option<PathBuf>,
+        missing: impl Fn(PathBuf) -> ContainerError,
+    ) -> Result<Vec<Files<'a>>, ContainerError> {
+        let each = self.facts.mounts.iter().map(|at| {
+            let source = given(at).ok_or_else(|| missing(at.clone()))?;
+            let others = || self.facts.mounts.iter().filter(|other| *other != at && other.starts_with(at));
+            self.files(at, &source, |record| {
+                record.section == Section::Additional
+                    && record.path.starts_with(at)
+                    && !others().any(|other| record.path.starts_with(other))
+            })
+        });
+        each.collect()
+    }
+
+    /// Files that the container has at `at` and beneath, for a directory.
+    fn files(
+        &self,
+        at: &Path,
+        directory: &Path,
+        wanted: impl Fn(&FileRecord) -> bool,
+    ) -> Result<Files<'a>, ContainerError> {
+        let root = directory.canonicalize().map_err(ContainerError::place(directory))?;
+        let files = FromManifest::read(self.repository, self.manifest)?;
+        let below = Below { files, at: at.to_owned(), root };
+        let records = below.files.records().into_iter().filter(wanted);
+        let records = records.map(|record| record_below(record, at, &below.root));
         let plan = LayoutPlan::new(records, &writable(&below.root), &Selection::default())?;
         Ok(Files { plan, below })
     }
@@ -192,7 +226,10 @@ fn restore(
     if kept.never_ended(&machine) {
         return Err(ContainerError::NeverEnded { id: kept.facts.id.clone() });
     }
-    let mut files = kept.files_for(&root_of_bundle(wanted.bundle)?)?;
+    let mut files = vec![kept.files_for(&root_of_bundle(wanted.bundle)?)?];
+    let sources = sources_of_mounts(wanted.bundle)?;
+    let missing = |at| ContainerError::MissingMounts { bundle: wanted.bundle.to_owned(), missing: vec![at] };
+    files.extend(kept.mounts_for(|at| sources.get(at).cloned(), missing)?);
     runtime.has_not(wanted.root, wanted.id)?;
 
     epoch.record_attempt(number)?;
@@ -200,8 +237,8 @@ fn restore(
         let name = format!("restore-{}", wanted.id);
         let images = Staging::create(from.room, &name).map_err(ContainerError::place(from.room))?;
         kept.images_into(images.path())?;
-        let before = files.before()?;
-        files.put()?;
+        let before = files.iter().map(Files::before).collect::<Result<Vec<_>, _>>()?;
+        files.iter_mut().try_for_each(|files| files.put().map(drop))?;
         // Before its first instruction: a suspend is resumed once.
         epoch.record_restored(number)?;
         let code = container(runtime, &Wanted { images: images.path(), ..wanted.clone() })?;
@@ -209,7 +246,7 @@ fn restore(
             // Nobody is there who could say later that it runs on.
             epoch.record_settled()?;
         }
-        before.release();
+        before.into_iter().for_each(Before::release);
         Ok(code)
     };
     attempt().inspect_err(|error| {
@@ -257,9 +294,9 @@ fn writable(rootfs: &Path) -> MountPlan {
     MountPlan { mounts: vec![planned], unused_rules: Vec::new() }
 }
 
-/// A record with its paths below the container's root.
-fn record_below(mut record: FileRecord, root: &Path) -> FileRecord {
-    let moved = |path: &Path| match path.strip_prefix("/").unwrap_or(path) {
+/// A record with its paths, which begin with `at`, below `root`.
+fn record_below(mut record: FileRecord, at: &Path, root: &Path) -> FileRecord {
+    let moved = |path: &Path| match path.strip_prefix(at).unwrap_or(path) {
         inside if inside.as_os_str().is_empty() => root.to_owned(),
         inside => root.join(inside),
     };
@@ -274,13 +311,15 @@ fn record_below(mut record: FileRecord, root: &Path) -> FileRecord {
 #[derive(Debug)]
 struct Below<'a> {
     files: FromManifest<'a>,
+    at: PathBuf,
     root: PathBuf,
 }
 
 impl FileSource for Below<'_> {
     fn body(&mut self, record: &FileRecord, out: &mut dyn Write) -> io::Result<()> {
         let inside = record.path.strip_prefix(&self.root).map_err(io::Error::other)?;
-        let record = FileRecord { path: Path::new("/").join(inside), ..record.clone() };
+        let path = if inside.as_os_str().is_empty() { self.at.clone() } else { self.at.join(inside) };
+        let record = FileRecord { path, ..record.clone() };
         self.files.body(&record, out)
     }
 }
@@ -294,7 +333,7 @@ mod tests {
         let root = Path::new("/bundle/rootfs");
         let record = |path: &str, kind| FileRecord {
             path: path.into(),
-            section: crate::files::Section::Carried,
+            section: Section::Carried,
             kind,
             mode: 0o644,
             uid: 0,
@@ -304,10 +343,14 @@ mod tests {
             xattrs: Vec::new(),
         };
         let plan = |record: FileRecord| {
-            LayoutPlan::new([record_below(record, root)], &writable(root), &Selection::default())
+            LayoutPlan::new(
+                [record_below(record, Path::new("/"), root)],
+                &writable(root),
+                &Selection::default(),
+            )
         };
         let directory = || FileKind::Directory { opaque: false };
-        assert_eq!(record_below(record("/", directory()), root).path, root);
+        assert_eq!(record_below(record("/", directory()), Path::new("/"), root).path, root);
         for path in ["/", "/etc", "/a/b"] {
             assert!(plan(record(path, directory())).is_ok(), "{path}");
         }

@@ -33,10 +33,13 @@ struct Copied {
     doubtful: bool,
 }
 
-/// The copying of one layer.
+/// The copying of one layer, or of what is in one mount.
 #[derive(Debug)]
 pub struct Layer {
     upper: PathBuf,
+    /// Where the container has it.
+    at: PathBuf,
+    section: Section,
     copied: BTreeMap<PathBuf, Copied>,
 }
 
@@ -44,7 +47,25 @@ impl Layer {
     /// The layer in the directory `upper`.
     #[must_use]
     pub fn new(upper: impl Into<PathBuf>) -> Layer {
-        Layer { upper: upper.into(), copied: BTreeMap::new() }
+        Layer {
+            upper: upper.into(),
+            at: PathBuf::from("/"),
+            section: Section::Carried,
+            copied: BTreeMap::new(),
+        }
+    }
+
+    /// All that is in a mount, which the container has at `at`: here it is in `directory`.
+    #[must_use]
+    pub fn of_mount(directory: impl Into<PathBuf>, at: impl Into<PathBuf>) -> Layer {
+        let (upper, at) = (directory.into(), at.into());
+        Layer { upper, at, section: Section::Additional, copied: BTreeMap::new() }
+    }
+
+    /// Where the container has it.
+    #[must_use]
+    pub fn at(&self) -> &Path {
+        &self.at
     }
 
     /// Copies what is new since the last pass, or everything. `writable` are paths, as the container has them, that are
@@ -79,7 +100,7 @@ impl Layer {
                 Err(Errno::NOENT) if running => continue,
                 Err(errno) => return Err(failed(path, errno)),
             };
-            let opened = match OpenedFile::open(&directory, &name, path, Section::Carried, false) {
+            let opened = match OpenedFile::open(&directory, &name, path, self.section, false) {
                 Ok(opened) => opened,
                 Err(error) if running && error.kind() == std::io::ErrorKind::NotFound => continue,
                 Err(source) => return Err(FilesError::Read { path: path.clone(), source }),
@@ -113,17 +134,24 @@ impl Layer {
     ) -> Result<bool, FilesError> {
         let mut record = opened.record.clone();
         let path = record.path.clone();
+        let is_overlay = self.section == Section::Carried;
         let has = |name: &str| {
+            if !is_overlay {
+                return None;
+            }
             let names = OVERLAY.map(|prefix| [prefix, name.as_bytes()].concat());
             record.xattrs.iter().find(|xattr| names.contains(&xattr.name)).map(|xattr| xattr.value.clone())
         };
         if has("redirect").is_some() || has("metacopy").is_some() {
             return Err(FilesError::NotCopied { path });
         }
-        let removed =
-            matches!(record.kind, FileKind::Character { major: 0, minor: 0 }) || has("whiteout").is_some();
+        let removed = is_overlay
+            && (matches!(record.kind, FileKind::Character { major: 0, minor: 0 })
+                || has("whiteout").is_some());
         let opaque = has("opaque").is_some_and(|value| value == b"y");
-        record.xattrs = as_seen(std::mem::take(&mut record.xattrs));
+        if is_overlay {
+            record.xattrs = as_seen(std::mem::take(&mut record.xattrs));
+        }
         match &mut record.kind {
             kind if removed => *kind = FileKind::Removed,
             kind if leader.is_some() => {
@@ -153,8 +181,8 @@ impl Layer {
         let mut found = BTreeMap::new();
         let top = |errno: Errno| FilesError::Read { path: self.upper.clone(), source: errno.into() };
         let (root, name) = beneath.parent(&self.upper).map_err(top)?;
-        found.insert(PathBuf::from("/"), Stat::at(&root, name.as_c_str()).map_err(top)?);
-        let mut directories = vec![PathBuf::from("/")];
+        found.insert(self.at.clone(), Stat::at(&root, name.as_c_str()).map_err(top)?);
+        let mut directories = vec![self.at.clone()];
         while let Some(path) = directories.pop() {
             let failed = |errno: Errno| FilesError::Read { path: path.clone(), source: errno.into() };
             let (parent, name) = match beneath.parent(&self.place(&path)) {
@@ -192,7 +220,7 @@ impl Layer {
 
     /// Where a path of the container's is.
     fn place(&self, path: &Path) -> PathBuf {
-        match path.strip_prefix("/").unwrap_or(path) {
+        match path.strip_prefix(&self.at).unwrap_or(path) {
             inside if inside.as_os_str().is_empty() => self.upper.clone(),
             inside => self.upper.join(inside),
         }
@@ -264,6 +292,18 @@ mod tests {
         assert_eq!(kind(&sink, "/gone"), Some(FileKind::Removed));
         assert_eq!(kind(&sink, "/hidden"), Some(FileKind::Directory { opaque: marked }));
         assert!(sink.files[Path::new("/hidden")].0.xattrs.is_empty());
+    }
+
+    #[test]
+    fn what_is_in_a_mount_has_the_containers_paths() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("segment"), "shared").unwrap();
+        let mut sink = MemoryFiles::default();
+        let mut layer = Layer::of_mount(directory.path(), "/dev/shm");
+        assert_eq!(layer.pass(&none(), &mut sink, false).unwrap(), 2);
+        let (record, body) = &sink.files[Path::new("/dev/shm/segment")];
+        assert_eq!((record.section, &body[..]), (Section::Additional, &b"shared"[..]));
+        assert_eq!(kind(&sink, "/dev/shm"), Some(FileKind::Directory { opaque: false }));
     }
 
     #[test]

@@ -15,6 +15,7 @@ use torpor_criu::options::{ExpertOption, Tcp};
 use torpor_criu::program::Program;
 use torpor_node::config::Surroundings;
 use torpor_node::container::archive::Placement;
+use torpor_node::container::carry::Carry;
 use torpor_node::container::checkpoint::{Done, Job};
 use torpor_node::container::dump::Wishes;
 use torpor_node::container::generation::{Destination, Stored};
@@ -38,6 +39,12 @@ pub(super) struct Args {
     /// generation of --name in the store, together with what the container changed in its image.
     #[arg(long, value_name = "DIR", requires = "target")]
     images: Option<PathBuf>,
+    /// Take along what is in the mount at this path of the container, such as a volume. It is put back at the restore.
+    #[arg(long, value_name = "PATH", requires = "target", conflicts_with = "images")]
+    carry_mount: Vec<PathBuf>,
+    /// Take along what ends with the pod: /dev/shm and emptyDirs.
+    #[arg(long, requires = "target", conflicts_with = "images")]
+    own_mounts: bool,
     /// What happens to TCP connections.
     #[arg(long, value_name = "WORD", default_value = "fail", requires = "target")]
     tcp: Connections,
@@ -334,6 +341,10 @@ impl Work<'_> {
             host: self.surroundings.host.clone(),
             signs: signs.as_deref(),
             moment: among.map(|among| among.moment.to_owned()),
+            mounts: Carry {
+                own: self.args.container.own_mounts,
+                named: self.args.container.carry_mount.clone(),
+            },
             staging: &staging,
         };
         Ok(job.into_store(&destination)?)

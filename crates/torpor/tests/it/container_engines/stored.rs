@@ -203,3 +203,30 @@ fn containers_of_a_pod_are_kept_as_they_were_at_one_moment() {
     let (follows, leads) = (state("follows", "crun"), state("leads", "runc"));
     assert!(follows <= leads + 1, "{follows} and {leads}");
 }
+
+#[test]
+fn a_mount_is_taken_along_where_that_is_asked_for() {
+    let Some(host) = Host::new() else { return };
+    host.bundle("mounts", COUNTER);
+    host.start("runc", "mounts");
+    host.counts_beyond("mounts", 3);
+    host.run(&[
+        "bash",
+        "-c",
+        "cd /run/b/mounts/volume && mkdir deep && echo kept > deep/file && ln deep/file link",
+    ]);
+    let keep = ["checkpoint", "container:mounts", "--store", "/run/store", "--name", "mounts"];
+    host.torpor(&[&keep[..], &["--carry-mount", "/volume"]].concat());
+    let end = host.count("mounts");
+
+    // A volume of its own, with something else in it.
+    host.bundle("elsewhere", "true");
+    host.run(&["bash", "-c", "cd /run/b/elsewhere/volume && echo other > other && echo old > link"]);
+    let words = restore("mounts", "/run/b/elsewhere", "runc");
+    host.torpor_quietly(&[&words[..], &["--detach"]].concat());
+    host.counts_beyond("elsewhere", end);
+    let read = |name: &str| host.run(&["cat", &format!("/run/b/elsewhere/volume/{name}")]);
+    assert_eq!([read("deep/file"), read("link"), read("other")], ["kept\n", "kept\n", "other\n"]);
+    assert!(!host.path("/run/b/elsewhere/rootfs/volume/deep").exists(), "it is in the mount, not below it");
+    host.run(&["runc", "delete", "--force", "elsewhere"]);
+}
