@@ -30,9 +30,10 @@ pub(crate) struct Args {
     /// The archive to write; `-` is standard output.
     #[arg(long, short, value_name = "FILE")]
     out: PathBuf,
-    /// How the archive is compressed. CRI-O and containerd read plain ones only.
-    #[arg(long, value_name = "WORD", default_value = "none")]
-    compress: Compress,
+    /// How the archive is compressed; by default as its name says, by `.gz` or `.zst`. CRI-O and containerd read plain
+    /// ones only.
+    #[arg(long, value_name = "WORD")]
+    compress: Option<Compress>,
     #[command(flatten)]
     container: Container,
     #[command(flatten)]
@@ -99,6 +100,17 @@ pub(crate) enum Compress {
     Zstd,
 }
 
+impl Compress {
+    /// What the end of a file's name promises.
+    fn promised_by(path: &Path) -> Compress {
+        match path.extension().and_then(|extension| extension.to_str()) {
+            Some("gz" | "tgz") => Compress::Gzip,
+            Some("zst") => Compress::Zstd,
+            _ => Compress::None,
+        }
+    }
+}
+
 impl From<Compress> for Packing {
     fn from(compress: Compress) -> Self {
         match compress {
@@ -157,8 +169,9 @@ fn spec(path: &Path) -> anyhow::Result<Value> {
 pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     let checkpoint = args.place.checkpoint(&args.source)?;
     let plan = args.container.plan(&checkpoint, args.to.into())?;
+    let compress = args.compress.unwrap_or_else(|| Compress::promised_by(&args.out));
     written(&args.out, |output| {
-        let mut tape = Tape::new(Packing::from(args.compress).begin(output)?);
+        let mut tape = Tape::new(Packing::from(compress).begin(output)?);
         plan.write(&checkpoint, "", &mut tape)?;
         tape.end()?.finish()?;
         Ok(())
@@ -186,4 +199,22 @@ pub(crate) fn written(
     drop(output);
     partial.persist(path).with_context(failed)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_archive_is_compressed_as_its_name_says() {
+        for (name, compress) in [
+            ("a.tar", Compress::None),
+            ("a.tar.gz", Compress::Gzip),
+            ("b/a.tgz", Compress::Gzip),
+            ("a.tar.zst", Compress::Zstd),
+            ("-", Compress::None),
+        ] {
+            assert_eq!(Compress::promised_by(Path::new(name)), compress, "{name}");
+        }
+    }
 }
