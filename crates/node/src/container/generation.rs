@@ -219,7 +219,9 @@ impl Job<'_> {
             );
         }
         let config = config(self.container);
-        let mut layers: Vec<Layer> = upper.map(Layer::new).into_iter().collect();
+        let root = PathBuf::from(format!("/proc/{}/root", self.container.init));
+        let mut layers: Vec<Layer> =
+            upper.map(|upper| Layer::new(upper).seen_at(&root)).into_iter().collect();
         layers.extend(into.mounts.of(self.container, config.as_ref()));
         let facts = Facts { moment: into.moment.clone(), ..facts(self.container, &layers, config, criu) };
         let mut draft = draft(self, into.repository, predecessor, ability)?;

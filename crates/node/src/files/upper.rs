@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::CString;
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -40,6 +41,8 @@ pub struct Layer {
     /// Where the container has it.
     at: PathBuf,
     section: Section,
+    /// The overlay as a whole, for files of which only owner, mode or times are in the upper directory.
+    merged: Option<PathBuf>,
     copied: BTreeMap<PathBuf, Copied>,
 }
 
@@ -51,15 +54,22 @@ impl Layer {
             upper: upper.into(),
             at: PathBuf::from("/"),
             section: Section::Carried,
+            merged: None,
             copied: BTreeMap::new(),
         }
+    }
+
+    /// With the root that the container sees: an overlay mounted with `metacopy` leaves bodies of files in the image.
+    #[must_use]
+    pub fn seen_at(self, merged: impl Into<PathBuf>) -> Layer {
+        Layer { merged: Some(merged.into()), ..self }
     }
 
     /// All that is in a mount, which the container has at `at`: here it is in `directory`.
     #[must_use]
     pub fn of_mount(directory: impl Into<PathBuf>, at: impl Into<PathBuf>) -> Layer {
         let (upper, at) = (directory.into(), at.into());
-        Layer { upper, at, section: Section::Additional, copied: BTreeMap::new() }
+        Layer { upper, at, section: Section::Additional, merged: None, copied: BTreeMap::new() }
     }
 
     /// Where the container has it.
@@ -97,15 +107,23 @@ impl Layer {
             }
             let (directory, name) = match beneath.parent(&self.place(path)) {
                 Ok(found) => found,
-                Err(Errno::NOENT) if running => continue,
+                Err(errno) if running && is_vanished(errno) => continue,
                 Err(errno) => return Err(failed(path, errno)),
             };
+            let vanished =
+                |error: &io::Error| running && Errno::from_io_error(error).is_some_and(is_vanished);
             let opened = match OpenedFile::open(&directory, &name, path, self.section, false) {
                 Ok(opened) => opened,
-                Err(error) if running && error.kind() == std::io::ErrorKind::NotFound => continue,
+                Err(error) if vanished(&error) => continue,
                 Err(source) => return Err(FilesError::Read { path: path.clone(), source }),
             };
-            let doubtful = self.take(&opened, leader.as_deref(), sink)?;
+            let whole = match self.is_part(&opened).then(|| self.whole(path)) {
+                None => None,
+                Some(Ok(whole)) => Some(whole),
+                Some(Err(FilesError::Read { source, .. })) if vanished(&source) => continue,
+                Some(Err(error)) => return Err(error),
+            };
+            let doubtful = self.take(whole.as_ref().unwrap_or(&opened), leader.as_deref(), sink)?;
             put += 1;
             self.copied.insert(
                 path.clone(),
@@ -123,6 +141,27 @@ impl Layer {
             self.copied.remove(&path);
         }
         Ok(put)
+    }
+
+    /// Whether only owner, mode, times or attributes of a file are in the upper directory.
+    fn is_part(&self, opened: &OpenedFile) -> bool {
+        let names = OVERLAY.map(|prefix| [prefix, b"metacopy"].concat());
+        self.section == Section::Carried
+            && opened.stat.file_type() == FileType::RegularFile
+            && opened.record.xattrs.iter().any(|xattr| names.contains(&xattr.name))
+    }
+
+    /// A file as the container sees it.
+    fn whole(&self, path: &Path) -> Result<OpenedFile, FilesError> {
+        let not_copied = || FilesError::NotCopied { path: path.to_owned() };
+        let failed = |source: io::Error| FilesError::Read { path: path.to_owned(), source };
+        let merged = self.merged.as_ref().ok_or_else(not_copied)?;
+        let mut beneath = Beneath::new(merged).map_err(|errno| failed(errno.into()))?;
+        let place = merged.join(path.strip_prefix("/").unwrap_or(path));
+        let (directory, name) = beneath.parent(&place).map_err(|errno| failed(errno.into()))?;
+        let opened = OpenedFile::open(&directory, &name, path, self.section, false).map_err(failed)?;
+        // Something else is mounted over it.
+        if opened.stat.mount_root { Err(not_copied()) } else { Ok(opened) }
     }
 
     /// Puts one file. Returns whether it may have changed meanwhile.
@@ -172,7 +211,7 @@ impl Layer {
                 i64::try_from(now).unwrap_or(i64::MAX) - opened.stat.ctime.seconds < LONGEST_WRITE_SECONDS;
             return Ok(shrank || changed || recent);
         }
-        sink.put(&record, &mut std::io::empty()).map_err(stored)?;
+        sink.put(&record, &mut io::empty()).map_err(stored)?;
         Ok(false)
     }
 
@@ -225,6 +264,11 @@ impl Layer {
             inside => self.upper.join(inside),
         }
     }
+}
+
+/// What a path that was there a moment ago says when it was removed, or became something else.
+fn is_vanished(errno: Errno) -> bool {
+    matches!(errno, Errno::NOENT | Errno::NOTDIR | Errno::LOOP)
 }
 
 /// Attributes as the container sees them: without the overlay's own, and those of an overlay within it by their names

@@ -230,3 +230,22 @@ fn a_mount_is_taken_along_where_that_is_asked_for() {
     assert!(!host.path("/run/b/elsewhere/rootfs/volume/deep").exists(), "it is in the mount, not below it");
     host.run(&["runc", "delete", "--force", "elsewhere"]);
 }
+
+#[test]
+fn a_file_whose_mode_alone_changed_comes_along_whole() {
+    let Some(host) = Host::new() else { return };
+    host.bundle("modes", &format!("busybox chmod 600 /kept; {COUNTER}"));
+    let remount = "cd /run/b/modes && umount rootfs && mount -t overlay -o metacopy=on,redirect_dir=on,\
+        lowerdir=/run/b/modes/lower,upperdir=/run/b/modes/upper,workdir=/run/b/modes/work overlay rootfs";
+    host.run(&["bash", "-c", &remount.replace("\\\n        ", "")]);
+    host.start("runc", "modes");
+    host.counts_beyond("modes", 3);
+    let attributes = "import os; print(os.listxattr('/run/b/modes/upper/kept'))";
+    assert!(host.run(&["python3", "-c", attributes]).contains("metacopy"), "its body is in the image alone");
+    host.torpor(&["checkpoint", "container:modes", "--store", "/run/store", "--name", "modes"]);
+    host.bundle_for("elsewhere", "modes");
+    host.torpor_quietly(&[&restore("modes", "/run/b/elsewhere", "runc")[..], &["--detach"]].concat());
+    assert_eq!(host.run(&["cat", "/run/b/elsewhere/rootfs/kept"]), "kept\n");
+    assert_eq!(host.run(&["stat", "-c", "%a", "/run/b/elsewhere/rootfs/kept"]), "600\n");
+    host.run(&["runc", "delete", "--force", "elsewhere"]);
+}
