@@ -36,6 +36,8 @@ pub struct Process {
 pub struct AddressSpaces<'a> {
     checkpoint: &'a Checkpoint,
     processes: Vec<Process>,
+    /// Their places, by their ids.
+    by_pid: HashMap<u32, usize>,
     /// Paths of the files that are mapped somewhere.
     paths: HashMap<u32, String>,
     /// The shared memory behind files in memory, by the id of the file.
@@ -57,6 +59,7 @@ impl<'a> AddressSpaces<'a> {
         let mut spaces = Self {
             checkpoint,
             processes: Vec::new(),
+            by_pid: HashMap::new(),
             paths: HashMap::new(),
             objects: HashMap::new(),
             page_size: None,
@@ -85,6 +88,7 @@ impl<'a> AddressSpaces<'a> {
                 mapped.insert(memory.exe_file_id.into());
                 spaces.page_size = spaces.page_size.or(memory.page_size());
             }
+            spaces.by_pid.entry(process.pid).or_insert(spaces.processes.len());
             spaces.processes.push(process);
         }
         spaces.name_files(&mapped)?;
@@ -131,7 +135,8 @@ impl<'a> AddressSpaces<'a> {
     /// # Errors
     /// Where there is none.
     pub fn process(&self, pid: u32) -> Result<&Process, MemoryError> {
-        self.processes.iter().find(|process| process.pid == pid).ok_or(MemoryError::NoProcess { pid })
+        let place = self.by_pid.get(&pid).ok_or(MemoryError::NoProcess { pid })?;
+        Ok(&self.processes[*place])
     }
 
     /// The address space of a process.
