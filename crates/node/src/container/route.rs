@@ -79,13 +79,27 @@ impl Runtime {
         self.flavor
     }
 
-    /// Refuses an ID that a container has already.
+    /// Refuses an ID that a container has already. One that has ended, and of which the runtime still knows, is removed.
     pub(super) fn has_not(&self, root: Option<&Path>, id: &str) -> Result<(), ContainerError> {
-        let path = self.root_or_usual(root).join(id);
-        match path.join(self.flavor.state_file()).exists() {
-            true => Err(ContainerError::Exists { id: id.to_owned(), path }),
-            false => Ok(()),
+        #[derive(serde::Deserialize)]
+        struct State {
+            status: String,
         }
+        let root_or_usual = self.root_or_usual(root);
+        let path = root_or_usual.join(id);
+        if !path.join(self.flavor.state_file()).exists() {
+            return Ok(());
+        }
+        let mut command = self.command(&root_or_usual);
+        let output = command.args(["state", id]).stdin(Stdio::null()).output();
+        let output = output.map_err(ContainerError::place(&self.program))?;
+        let state = serde_json::from_slice::<State>(&output.stdout).ok();
+        if state.is_some_and(|state| state.status == "stopped") {
+            tracing::warn!(id, "a container of this ID had ended and was still known; it is removed");
+            self.forget(root, id);
+            return Ok(());
+        }
+        Err(ContainerError::Exists { id: id.to_owned(), path })
     }
 
     /// Removes what it knows of a container that is no more, if it knows anything.

@@ -249,3 +249,52 @@ fn a_file_whose_mode_alone_changed_comes_along_whole() {
     assert_eq!(host.run(&["stat", "-c", "%a", "/run/b/elsewhere/rootfs/kept"]), "600\n");
     host.run(&["runc", "delete", "--force", "elsewhere"]);
 }
+
+#[test]
+fn a_kill_during_a_suspend_or_a_restore_leaves_one_container() {
+    let Some(host) = Host::new() else { return };
+    host.bundle("once", FILES);
+    host.start("runc", "once");
+    let mut count = host.counts_beyond("once", 3);
+    let keep =
+        ["/run/torpor/torpor", "checkpoint", "container:once", "--store", "/run/store", "--name", "once"];
+    let back = [&restore("once", "/run/b/once", "runc")[..], &["--detach"]].concat();
+    let runs = || host.run(&["runc", "list"]).contains("running");
+    for round in 0..6 {
+        let mut checkpoint = host.command(&keep).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(60 * round));
+        let _ = host.output(&["bash", "-c", "kill -KILL $(pidof torpor)"]);
+        checkpoint.wait().unwrap();
+        let killed = Instant::now();
+        // It has ended with a checkpoint, or runs on: nothing in between.
+        while host.count("once") <= count && killed.elapsed() < PROMISE && runs() {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        if runs() {
+            count = host.counts_beyond("once", count);
+        } else {
+            host.torpor_quietly(&back);
+            count = host.counts_beyond("once", count);
+        }
+    }
+    if runs() {
+        host.torpor(&keep[1..]);
+    }
+    // A restore whose torpor is killed goes on with its runtime, or never was; the next one says which, and cleans up.
+    let mut restoring = host.command(&[&["/run/torpor/torpor"], &back[..]].concat());
+    let mut restoring =
+        restoring.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(120));
+    let _ = host.output(&["bash", "-c", "kill -KILL $(pidof torpor)"]);
+    restoring.wait().unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    if !runs() {
+        host.torpor_quietly(&back);
+    }
+    count = host.counts_beyond("once", count);
+    host.torpor(&keep[1..]);
+    host.torpor_quietly(&back);
+    host.counts_beyond("once", count);
+    assert!(host.names("/run/room").is_empty(), "{:?}", host.names("/run/room"));
+    host.run(&["runc", "delete", "--force", "once"]);
+}
