@@ -217,6 +217,8 @@ fn kept_the_worker(lab: &Lab, references: &[&str]) {
     let store = lab.made("store").display().to_string();
     says(lab, "torpor", &["verify", "--store", &store]);
     for reference in references {
+        let shown = says(lab, "torpor", &["show", "--store", &store, reference]);
+        assert!(shown.contains(reference), "{shown}");
         let words = ["inspect", "--all", "--output", "json", "--store", &store, reference];
         let json = says(lab, "torpor", &words);
         assert!(json.contains("/worker.py"), "{reference}: {json}");
