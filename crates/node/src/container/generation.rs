@@ -220,8 +220,7 @@ impl Job<'_> {
         }
         let config = config(self.container);
         let root = PathBuf::from(format!("/proc/{}/root", self.container.init));
-        let mut layers: Vec<Layer> =
-            upper.map(|upper| Layer::new(upper).seen_at(&root)).into_iter().collect();
+        let mut layers: Vec<Layer> = upper.map(|layer| layer.seen_at(&root)).into_iter().collect();
         layers.extend(into.mounts.of(self.container, config.as_ref()));
         let facts = Facts { moment: into.moment.clone(), ..facts(self.container, &layers, config, criu) };
         let mut draft = draft(self, into.repository, predecessor, ability)?;
@@ -401,24 +400,30 @@ fn writable(container: &Container) -> Result<HashSet<PathBuf>, ContainerError> {
 }
 
 /// The upper directory of a container's root, where that is an overlay that can be written.
-fn upper_of(init: i32) -> Result<Option<PathBuf>, ContainerError> {
+fn upper_of(init: i32) -> Result<Option<Layer>, ContainerError> {
     let path = PathBuf::from(format!("/proc/{init}/mountinfo"));
     let mountinfo = std::fs::read_to_string(&path).map_err(ContainerError::place(&path))?;
-    upper_in(&mountinfo).map_err(|upper| ContainerError::Upper { upper })
+    let upper = upper_in(&mountinfo).map_err(|upper| ContainerError::Upper { upper })?;
+    Ok(upper.map(|(upper, for_users)| match for_users {
+        true => Layer::new(upper).marked_for_users(),
+        false => Layer::new(upper),
+    }))
 }
 
 /// In `/proc/PID/mountinfo`, whose writer escapes blanks as octal numbers; the overlay escapes commas and colons with a
-/// backslash. An error is a path that cannot be used.
-fn upper_in(mountinfo: &str) -> Result<Option<PathBuf>, String> {
+/// backslash. An error is a path that cannot be used. With whether the overlay's attributes are those of users.
+fn upper_in(mountinfo: &str) -> Result<Option<(PathBuf, bool)>, String> {
     let root = mountinfo.lines().rfind(|line| line.split(' ').nth(4) == Some("/"));
-    let upper = root
+    let options = root
         .and_then(|root| root.split_once(" - ")?.1.strip_prefix("overlay ")?.split(' ').nth(1))
-        .and_then(|options| options.split(',').find_map(|option| option.strip_prefix("upperdir=")));
+        .unwrap_or("");
+    let for_users = options.split(',').any(|option| option == "userxattr");
+    let upper = options.split(',').find_map(|option| option.strip_prefix("upperdir="));
     match upper {
         None => Ok(None),
         // A path that needed escapes is not worth the risk of another than was meant.
         Some(upper) if !upper.starts_with('/') || upper.contains('\\') => Err(upper.to_owned()),
-        Some(upper) => Ok(Some(PathBuf::from(upper))),
+        Some(upper) => Ok(Some((PathBuf::from(upper), for_users))),
     }
 }
 
@@ -433,6 +438,7 @@ mod tests {
         };
         for (mountinfo, upper) in [
             (line("/", "rw,lowerdir=/a:/b,upperdir=/s/1/diff,workdir=/s/1/work"), Ok(Some("/s/1/diff"))),
+            (line("/", "rw,lowerdir=/a,upperdir=/u,workdir=/w,userxattr"), Ok(Some("/u"))),
             (line("/", "ro,lowerdir=/a:/b"), Ok(None)),
             (line("/", "rw,upperdir=relative,workdir=w"), Err("relative")),
             (line("/", r"rw,upperdir=/with\054comma,workdir=w"), Err(r"/with\054comma")),
@@ -440,7 +446,9 @@ mod tests {
             ("5 1 8:1 /b/rootfs / rw - ext4 /dev/vda rw\n".to_owned(), Ok(None)),
             (String::new(), Ok(None)),
         ] {
-            let upper = upper.map(|upper| upper.map(PathBuf::from)).map_err(str::to_owned);
+            let upper = upper
+                .map(|upper| upper.map(|upper| (PathBuf::from(upper), mountinfo.contains("userxattr"))))
+                .map_err(str::to_owned);
             assert_eq!(upper_in(&mountinfo), upper, "{mountinfo}");
         }
     }

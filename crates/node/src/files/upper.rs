@@ -21,8 +21,10 @@ use super::{FileKind, FileSink, FilesError, Inode, Section, Stat, Xattr};
 
 /// A write sets a file's time when it begins; one that began so long ago is taken for done.
 const LONGEST_WRITE_SECONDS: i64 = 2;
-/// Attributes of the overlay's own, with and without privilege.
-const OVERLAY: [&[u8]; 2] = [b"trusted.overlay.", b"user.overlay."];
+/// What the names of the overlay's own attributes begin with.
+const TRUSTED: &[u8] = b"trusted.overlay.";
+/// The same where it is mounted with `userxattr`. Elsewhere these are the program's own, and mean nothing.
+const USER: &[u8] = b"user.overlay.";
 
 /// A path that is in the sink.
 #[derive(Debug)]
@@ -41,6 +43,8 @@ pub struct Layer {
     /// Where the container has it.
     at: PathBuf,
     section: Section,
+    /// What the names of the overlay's own attributes begin with.
+    marks: &'static [u8],
     /// The overlay as a whole, for files of which only owner, mode or times are in the upper directory.
     merged: Option<PathBuf>,
     copied: BTreeMap<PathBuf, Copied>,
@@ -54,9 +58,16 @@ impl Layer {
             upper: upper.into(),
             at: PathBuf::from("/"),
             section: Section::Carried,
+            marks: TRUSTED,
             merged: None,
             copied: BTreeMap::new(),
         }
+    }
+
+    /// As an overlay mounted with `userxattr` has it.
+    #[must_use]
+    pub fn marked_for_users(self) -> Layer {
+        Layer { marks: USER, ..self }
     }
 
     /// With the root that the container sees: an overlay mounted with `metacopy` leaves bodies of files in the image.
@@ -69,7 +80,14 @@ impl Layer {
     #[must_use]
     pub fn of_mount(directory: impl Into<PathBuf>, at: impl Into<PathBuf>) -> Layer {
         let (upper, at) = (directory.into(), at.into());
-        Layer { upper, at, section: Section::Additional, merged: None, copied: BTreeMap::new() }
+        Layer {
+            upper,
+            at,
+            section: Section::Additional,
+            marks: TRUSTED,
+            merged: None,
+            copied: BTreeMap::new(),
+        }
     }
 
     /// Where the container has it.
@@ -145,10 +163,10 @@ impl Layer {
 
     /// Whether only owner, mode, times or attributes of a file are in the upper directory.
     fn is_part(&self, opened: &OpenedFile) -> bool {
-        let names = OVERLAY.map(|prefix| [prefix, b"metacopy"].concat());
+        let name = [self.marks, b"metacopy"].concat();
         self.section == Section::Carried
             && opened.stat.file_type() == FileType::RegularFile
-            && opened.record.xattrs.iter().any(|xattr| names.contains(&xattr.name))
+            && opened.record.xattrs.iter().any(|xattr| xattr.name == name)
     }
 
     /// A file as the container sees it.
@@ -178,8 +196,8 @@ impl Layer {
             if !is_overlay {
                 return None;
             }
-            let names = OVERLAY.map(|prefix| [prefix, name.as_bytes()].concat());
-            record.xattrs.iter().find(|xattr| names.contains(&xattr.name)).map(|xattr| xattr.value.clone())
+            let name = [self.marks, name.as_bytes()].concat();
+            record.xattrs.iter().find(|xattr| xattr.name == name).map(|xattr| xattr.value.clone())
         };
         if has("redirect").is_some() || has("metacopy").is_some() {
             return Err(FilesError::NotCopied { path });
@@ -189,7 +207,7 @@ impl Layer {
                 || has("whiteout").is_some());
         let opaque = has("opaque").is_some_and(|value| value == b"y");
         if is_overlay {
-            record.xattrs = as_seen(std::mem::take(&mut record.xattrs));
+            record.xattrs = as_seen(std::mem::take(&mut record.xattrs), self.marks);
         }
         match &mut record.kind {
             kind if removed => *kind = FileKind::Removed,
@@ -273,13 +291,11 @@ fn is_vanished(errno: Errno) -> bool {
 
 /// Attributes as the container sees them: without the overlay's own, and those of an overlay within it by their names
 /// there (they have one more `overlay.` here).
-fn as_seen(xattrs: Vec<Xattr>) -> Vec<Xattr> {
+fn as_seen(xattrs: Vec<Xattr>, marks: &[u8]) -> Vec<Xattr> {
     let seen = |xattr: Xattr| {
-        let Some(prefix) = OVERLAY.iter().find(|prefix| xattr.name.starts_with(prefix)) else {
-            return Some(xattr);
-        };
-        let inner = xattr.name[prefix.len()..].strip_prefix(b"overlay.")?;
-        Some(Xattr { name: [prefix, inner].concat(), value: xattr.value })
+        let Some(name) = xattr.name.strip_prefix(marks) else { return Some(xattr) };
+        let inner = [marks, name.strip_prefix(b"overlay.")?].concat();
+        Some(Xattr { name: inner, value: xattr.value })
     };
     xattrs.into_iter().filter_map(seen).collect()
 }
@@ -359,9 +375,11 @@ mod tests {
             "security.capability",
             "trusted.overlay.origin",
             "trusted.overlay.overlay.opaque",
-            "user.a",
+            "user.overlay.a",
         ]);
-        assert_eq!(as_seen(found), names(&["security.capability", "trusted.overlay.opaque", "user.a"]));
+        let seen = names(&["security.capability", "trusted.overlay.opaque", "user.overlay.a"]);
+        assert_eq!(as_seen(found, TRUSTED), seen);
+        assert_eq!(as_seen(names(&["user.overlay.origin", "user.a"]), USER), names(&["user.a"]));
     }
 
     #[test]
