@@ -290,7 +290,7 @@ fn unix(seen: &Seen, wanted: &Wanted) -> Finding {
         return unknown(topic, question, reason, "run it as root, with a kernel that has UNIX_DIAG");
     };
     if outside.streams > 0 {
-        let reason = format!("{} are connected to somebody outside", outside.streams);
+        let reason = format!("streams to somebody outside: {}", outside.streams);
         return no(
             topic,
             question,
@@ -304,7 +304,7 @@ fn unix(seen: &Seen, wanted: &Wanted) -> Finding {
             yes(topic, question, format!("{count} that are not are connected again by name"))
         }
         count => {
-            let reason = format!("{count} send to somebody outside");
+            let reason = format!("datagram sockets that send to somebody outside: {count}");
             no(topic, question, reason, "give --ext-unix-sockets here and at the checkpoint")
         }
     }

@@ -124,12 +124,12 @@ fn each_thing_in_the_way_has_its_answer() {
         (
             "unix-sockets",
             with(&|seen| seen.unix = Some(Outside { streams: 2, datagrams: 1 })),
-            "2 are connected to somebody outside",
+            "streams to somebody outside: 2",
         ),
         (
             "unix-sockets",
             with(&|seen| seen.unix = Some(Outside { streams: 0, datagrams: 1 })),
-            "1 send to somebody outside",
+            "datagram sockets that send to somebody outside: 1",
         ),
         (
             "namespaces",

@@ -2,6 +2,8 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::Value;
@@ -82,4 +84,25 @@ fn what_does_not_run_is_told_as_such() {
         assert_eq!(output.status.code(), Some(code), "{said}");
         assert!(said.contains(told) && said.contains("help: "), "{said}");
     }
+}
+
+#[test]
+fn a_stream_that_leads_outside_is_seen_in_whichever_process_it_is() {
+    let (near, far) = UnixStream::pair().unwrap();
+    let mut command = Command::new("setsid");
+    command.args(["bash", "-c", "echo ready; read; :"]).stdin(OwnedFd::from(near)).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    // The command has the descriptor, too.
+    drop(command);
+    let running = Running(child);
+    let output = check(&[&format!("pid:{}", running.0.id()), "--output", "json"]);
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let found = finding(&report["targets"][0], "unix-sockets");
+    assert_eq!(
+        (&found["answer"], &found["reason"]),
+        (&"no".into(), &"streams to somebody outside: 1".into())
+    );
+    drop(far);
 }
