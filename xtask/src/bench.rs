@@ -6,6 +6,7 @@
 mod container;
 mod figures;
 mod freeze;
+mod image;
 mod inspect;
 mod memory;
 mod store;
@@ -31,6 +32,8 @@ enum What {
     Container(container::Args),
     /// How long a program stands still, against `criu dump` to disk and to tmpfs.
     Freeze(freeze::Args),
+    /// How long it takes to bring an archive into a registry, against buildah.
+    Image(image::Args),
     /// How long it takes to look into an archive, against checkpointctl.
     Inspect(inspect::Args),
     /// How much ten generations take, against ten compressed tars.
@@ -102,6 +105,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     match &args.what {
         What::Container(args) => container::run(args),
         What::Freeze(args) => freeze::run(args),
+        What::Image(args) => image::run(args),
         What::Inspect(args) => inspect::run(args),
         What::Store(args) => store::run(args),
     }

@@ -63,17 +63,29 @@ pub(crate) fn copy_scripts(directory: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Runs what `command` adds on a lab host that shares `directory`, and returns what it prints. The scripts are where `command` is told.
+pub(crate) fn on_host(
+    root: &Path,
+    directory: &Path,
+    command: impl FnOnce(&mut Command, &Path),
+) -> Result<String> {
+    let lab = directory.join("lab");
+    std::fs::create_dir_all(&lab)?;
+    copy_scripts(&lab)?;
+    let mut host = Command::new(lab.join("host"));
+    host.arg(root).arg(directory);
+    command(&mut host, &lab);
+    chore::capture(&mut host)
+}
+
 /// Runs the worker with `mib` MiB of memory under Podman on a lab host, and leaves an archive of each compression named
 /// (`none`, `gzip`, `zstd`) in `directory/made`.
 pub(crate) fn podman(root: &Path, directory: &Path, mib: u32, compressions: &str) -> Result<()> {
-    let lab = directory.join("lab");
-    for made in [&lab, &directory.join("made")] {
-        std::fs::create_dir_all(made)?;
-    }
-    copy_scripts(&lab)?;
-    let mut host = Command::new(lab.join("host"));
-    host.arg(root).arg(directory).arg("env").arg(format!("LAB_ONLY={compressions}"));
-    host.arg(lab.join("checkpoint")).arg("podman").arg(directory.join("made")).arg(mib.to_string());
-    chore::capture(&mut host)?;
+    let made = directory.join("made");
+    std::fs::create_dir_all(&made)?;
+    on_host(root, directory, |host, lab| {
+        host.arg("env").arg(format!("LAB_ONLY={compressions}"));
+        host.arg(lab.join("checkpoint")).arg("podman").arg(&made).arg(mib.to_string());
+    })?;
     Ok(())
 }

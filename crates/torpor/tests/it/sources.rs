@@ -66,3 +66,27 @@ fn archives_that_cannot_be_read_are_listed_with_the_reason() {
     assert!(archives[0]["error"].as_str().unwrap().contains("neither an archive nor a directory"));
     assert_eq!(archives[1]["engine"], "criu");
 }
+
+#[test]
+fn an_archive_goes_into_a_store_and_comes_back() {
+    let place = tempfile::tempdir().unwrap();
+    let at = |name: &str| place.path().join(name).to_str().unwrap().to_owned();
+    let mut tape = torpor_archive::tape::Tape::new(Vec::new());
+    tape.directory("checkpoint", 0o700, 5).unwrap();
+    tape.file("checkpoint/inventory.img", 0o600, 5, 4, &mut &b"what"[..]).unwrap();
+    tape.file("config.dump", 0o600, 5, 16, &mut &br#"{"name": "web"} "#[..]).unwrap();
+    fs::write(at("a.tar"), tape.end().unwrap()).unwrap();
+    for number in 1..=2 {
+        let words =
+            ["import", &at("a.tar"), "--name", "shop/web", "--store", &at("store"), "--output", "json"];
+        let output = torpor(&words);
+        assert!(output.status.success(), "{output:?}");
+        assert_eq!(json(&output)["generation"], number);
+    }
+    let output = torpor(&["export", "shop/web@1", "--store", &at("store"), "--out", &at("b.tar")]);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(fs::read(at("a.tar")).unwrap(), fs::read(at("b.tar")).unwrap());
+    let output = torpor(&["export", "shop/none", "--store", &at("store"), "--out", &at("c.tar")]);
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+    assert!(!place.path().join("c.tar").exists());
+}
