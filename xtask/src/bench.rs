@@ -9,6 +9,7 @@ mod freeze;
 mod image;
 mod inspect;
 mod memory;
+mod runtime;
 mod store;
 mod subject;
 
@@ -36,6 +37,8 @@ enum What {
     Image(image::Args),
     /// How long it takes to look into an archive, against checkpointctl.
     Inspect(inspect::Args),
+    /// What `torpor-runtime` adds to the creation of a container.
+    Runtime(runtime::Args),
     /// How much ten generations take, against ten compressed tars.
     Store(store::Args),
 }
@@ -107,6 +110,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         What::Freeze(args) => freeze::run(args),
         What::Image(args) => image::run(args),
         What::Inspect(args) => inspect::run(args),
+        What::Runtime(args) => runtime::run(args),
         What::Store(args) => store::run(args),
     }
 }

@@ -18,7 +18,7 @@ pub use notification::{Event, Notification, Verdict};
 pub use process::{Ended, Process};
 pub use rustix::process::Pid;
 pub use rustix::thread::CapabilitySet;
-pub use spawn::{DefaultConfig, SEARCH_PATH, Spawn, Stderr};
+pub use spawn::{DefaultConfig, NO_PLUGINS, SEARCH_PATH, Spawn, Stderr};
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;

@@ -1,12 +1,37 @@
-//! The addresses of this network namespace, to which a program's sockets may be bound.
+//! The addresses of a network namespace, to which a program's sockets may be bound.
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 /// All addresses but those of loopback, sorted.
 #[must_use]
 pub fn of_machine() -> Vec<IpAddr> {
-    let v4 = std::fs::read_to_string("/proc/net/fib_trie").unwrap_or_default();
-    let v6 = std::fs::read_to_string("/proc/net/if_inet6").unwrap_or_default();
+    of_thread()
+}
+
+/// Those of another network namespace.
+///
+/// # Errors
+/// It cannot be entered.
+pub fn of_namespace(path: &Path) -> io::Result<Vec<IpAddr>> {
+    let namespace = std::fs::File::open(path)?;
+    let read = move || {
+        move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
+        Ok(of_thread())
+    };
+    // A thread of its own: this one must stay where it is.
+    let thread = std::thread::Builder::new().name("addresses".into()).spawn(read)?;
+    thread.join().map_err(|_| io::Error::other("the thread that looked has ended"))?
+}
+
+/// Those of the network namespace that this thread is in.
+fn of_thread() -> Vec<IpAddr> {
+    let v4 = std::fs::read_to_string("/proc/thread-self/net/fib_trie").unwrap_or_default();
+    let v6 = std::fs::read_to_string("/proc/thread-self/net/if_inet6").unwrap_or_default();
     let mut all: Vec<IpAddr> = local_v4(&v4).map(IpAddr::V4).chain(local_v6(&v6).map(IpAddr::V6)).collect();
     all.retain(|address| !address.is_loopback());
     all.sort_unstable();

@@ -28,6 +28,7 @@ mod together;
 pub use error::ContainerError;
 pub use find::{FindError, Query, Roots};
 pub use generation::moment;
+pub(crate) use lease::Lease;
 pub use lease::Taker;
 pub use release::release;
 pub use state::{Container, Engine, Flavor, Status};

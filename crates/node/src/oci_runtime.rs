@@ -3,45 +3,62 @@
 //! It is called as they are called ([`command_line`]), and becomes the real runtime ([`real`]) by `exec`, with the same words,
 //! descriptors and environment, for everything that is not about a container that was or is to be restored. What the node's
 //! operator says is in [`settings`]; what is said to the engine goes to the runtime's log ([`log`]).
+//!
+//! Whether a new container is restored is decided from its annotations ([`decision`]) and from what its pod was restored from before
+//! ([`history`]). Its images are held against the container's configuration ([`fit`]) and made to fit its network ([`images`]); the real runtime's `restore` then builds it, with a CRIU of our choice
+//! ([`criu`]), and leaves it stopped until its `start` ([`record`]).
 
+mod carried;
 pub mod command_line;
+mod create;
+pub mod criu;
 pub mod decision;
+mod error;
+pub mod fit;
+pub mod history;
+pub mod images;
 pub mod log;
+pub mod projections;
 pub mod real;
+pub mod record;
 pub mod settings;
+mod stored;
+mod wake;
 
 use std::ffi::OsString;
+use std::path::Path;
 
-use command_line::CommandLine;
+pub use error::RuntimeError;
+
+use command_line::{Command, CommandLine};
 use log::Level;
-use real::{Real, RealError};
-use settings::{Settings, SettingsError};
+use real::Real;
+use record::{RecordPlace, Stage};
+use settings::Settings;
 
 /// The name under which the binary is this runtime.
 pub const NAME: &str = "torpor-runtime";
 /// What the process ends with where it fails by itself, as runc.
 const FAILED: u8 = 1;
 
-/// Why it fails by itself.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum RuntimeError {
-    /// The operator's file cannot be used.
-    #[error(transparent)]
-    Settings(#[from] SettingsError),
-    /// There is no real runtime.
-    #[error(transparent)]
-    Real(#[from] RealError),
+/// One call of the runtime.
+#[derive(Debug)]
+struct Call<'a> {
+    settings: Settings,
+    real: Real,
+    line: &'a CommandLine,
+    words: &'a [OsString],
 }
 
-impl RuntimeError {
-    /// What to do about it.
-    #[must_use]
-    pub fn remedy(&self) -> String {
-        match self {
-            RuntimeError::Settings(error) => error.remedy().to_owned(),
-            RuntimeError::Real(error) => error.remedy().to_owned(),
-        }
+impl Call<'_> {
+    /// The directory of states.
+    fn root(&self) -> &Path {
+        self.line.global.root.as_deref().unwrap_or_else(|| self.real.usual_root())
+    }
+
+    /// Where it is known what was restored of a container.
+    fn record(&self, id: &str) -> RecordPlace {
+        RecordPlace::new(&self.settings.run, self.root(), id)
     }
 }
 
@@ -50,23 +67,47 @@ impl RuntimeError {
 #[must_use]
 pub fn run(words: &[OsString]) -> u8 {
     let line = CommandLine::parse(words);
-    match act(words) {
+    match act(&line, words) {
         Ok(code) => code,
         Err(error) => {
-            let mut message = error.to_string();
-            let mut source = std::error::Error::source(&error);
-            while let Some(cause) = source {
-                message = format!("{message}: {cause}");
-                source = cause.source();
-            }
-            log::write(&line.global, Level::Error, &format!("{message} ({})", error.remedy()));
+            log::write(&line.global, Level::Error, &error.line());
             FAILED
         }
     }
 }
 
-fn act(words: &[OsString]) -> Result<u8, RuntimeError> {
+fn act(line: &CommandLine, words: &[OsString]) -> Result<u8, RuntimeError> {
     let settings = Settings::load()?;
     let real = Real::find(settings.runtime.as_deref())?;
-    Err(real.exec(words).into())
+    let call = Call { settings, real, line, words };
+    match own(&call)? {
+        Some(code) => Ok(code),
+        None => Err(call.real.exec(words).into()),
+    }
+}
+
+/// What is about restored containers. None where the call is the real runtime's.
+fn own(call: &Call<'_>) -> Result<Option<u8>, RuntimeError> {
+    let (id, new) = match &call.line.command {
+        Command::Create(new) => return create::create(call, new, false),
+        Command::Run(new) => return create::create(call, new, true),
+        Command::Start { id } | Command::Kill { id, .. } | Command::Delete { id } => (id, &call.line.command),
+        Command::Other => return Ok(None),
+    };
+    let place = call.record(id);
+    if !place.directory().exists() {
+        return Ok(None);
+    }
+    let record = place.read().map_err(RuntimeError::place(place.directory()))?;
+    match (new, record) {
+        (Command::Delete { .. }, _) => wake::delete(call, id).map(Some),
+        (Command::Start { .. }, Some(mut record)) if record.stage == Stage::Created => {
+            wake::start(call, id, &place, &mut record)?;
+            Ok(Some(0))
+        }
+        (Command::Kill { signal, .. }, Some(record)) if record.stage == Stage::Created => {
+            wake::kill(call, id, signal)
+        }
+        _ => Ok(None),
+    }
 }

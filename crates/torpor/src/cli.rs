@@ -21,6 +21,7 @@ mod guard;
 mod image;
 mod import;
 mod inspect;
+mod install_node;
 mod key;
 mod logging;
 mod ls;
@@ -86,6 +87,8 @@ enum Command {
     Import(import::Args),
     Export(export::Args),
     Convert(convert::Args),
+    InstallNode(install_node::Args),
+    UninstallNode(install_node::back::Args),
     Doctor(doctor::Args),
     Completions(completions::Args),
     Man(man::Args),
@@ -119,6 +122,8 @@ impl Command {
             Command::Export(args) => export::run(&args),
             Command::Convert(args) => convert::run(&args),
             Command::Image(args) => image::run(&args),
+            Command::InstallNode(args) => install_node::run(&args),
+            Command::UninstallNode(args) => install_node::back::run(&args),
             Command::Doctor(args) => doctor::run(&args),
             Command::Completions(args) => completions::run(&args),
             Command::Man(args) => man::run(&args),
@@ -133,6 +138,9 @@ impl Command {
 pub(crate) fn main(arguments: Vec<OsString>) -> ExitCode {
     if oci_runtime::is_called(&arguments) {
         return oci_runtime::main(&arguments);
+    }
+    if let Some(exit) = oci_runtime::as_criu(&arguments) {
+        return exit;
     }
     if checkpointctl::is_called(&arguments) {
         return checkpointctl::main(arguments);

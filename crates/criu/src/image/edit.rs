@@ -6,9 +6,11 @@ use super::socket::{self, InetSocket, TcpState};
 use super::{ImageError, ImageReader, ImageWriter, Kind, Limits};
 use crate::wire::{Message, WireError};
 
+mod files;
 mod sockets;
 mod surroundings;
 
+pub use files::{Moved, move_files};
 pub use sockets::{Socket, SocketKind, internal_pairs, sockets};
 pub use surroundings::{any_mode_of_root, external_network, without_mounts};
 

@@ -19,7 +19,7 @@ pub const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin
 
 /// A directory that exists wherever CRIU can work, that nobody can write to, and in which no name ends in `.so`: CRIU
 /// finds no plugin there.
-const NO_PLUGINS: &str = "/proc/self/ns";
+pub const NO_PLUGINS: &str = "/proc/self/ns";
 
 /// Where CRIU's standard error goes.
 #[derive(Debug, Default)]

@@ -265,13 +265,13 @@ fn told(paths: &[PathBuf]) -> String {
 
 impl ContainerError {
     /// An error of the place `path`.
-    pub(super) fn place(path: &Path) -> impl Fn(io::Error) -> ContainerError + use<> {
+    pub(crate) fn place(path: &Path) -> impl Fn(io::Error) -> ContainerError + use<> {
         let path = path.to_owned();
         move |source| ContainerError::Place { path: path.clone(), source }
     }
 
     /// An error of a helper.
-    pub(super) fn helper(doing: &'static str) -> impl Fn(io::Error) -> ContainerError {
+    pub(crate) fn helper(doing: &'static str) -> impl Fn(io::Error) -> ContainerError {
         move |source| ContainerError::Helper { doing, source }
     }
 
@@ -282,7 +282,7 @@ impl ContainerError {
     }
 
     /// Adds what CRIU's log says, where CRIU was the one that failed.
-    pub(super) fn with_log(self, log: &Path, operation: Operation) -> ContainerError {
+    pub(crate) fn with_log(self, log: &Path, operation: Operation) -> ContainerError {
         match self {
             // The log of a CRIU that was killed tells nothing of that.
             ContainerError::Session(SessionError::Died { .. }) => self,

@@ -31,7 +31,7 @@ pub struct Taker<'a> {
 
 /// A name that is held until this is dropped.
 #[derive(Debug)]
-pub(super) struct Lease {
+pub(crate) struct Lease {
     epoch: Epoch,
     stop: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -43,7 +43,7 @@ impl Lease {
     ///
     /// # Errors
     /// Another holds it, or the store fails.
-    pub(super) fn take(lineage: &Lineage, taker: &Taker<'_>) -> Result<Lease, LineageError> {
+    pub(crate) fn take(lineage: &Lineage, taker: &Taker<'_>) -> Result<Lease, LineageError> {
         let holder = lineage.record()?.and_then(|record| record.holder);
         let gone =
             holder.filter(|holder| taker.signs.is_some_and(|signs| SignOfLife::is_gone(signs, &holder.id)));
@@ -77,7 +77,7 @@ impl Lease {
     }
 
     /// The epoch that has begun with it.
-    pub(super) fn epoch(&self) -> &Epoch {
+    pub(crate) fn epoch(&self) -> &Epoch {
         &self.epoch
     }
 }

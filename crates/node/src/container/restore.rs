@@ -53,7 +53,7 @@ pub struct Wanted<'a> {
 /// # Errors
 /// It does not fit, which is found before anything is made; or the runtime fails.
 pub fn container(runtime: &Runtime, wanted: &Wanted<'_>) -> Result<Option<i32>, ContainerError> {
-    check(wanted)?;
+    check(wanted.images, wanted.bundle)?;
     staging::clean_up(wanted.staging, "restore-");
     let name = format!("restore-{}", wanted.id);
     let work = Staging::create(wanted.staging, &name).map_err(ContainerError::place(wanted.staging))?;
@@ -78,24 +78,27 @@ pub fn container(runtime: &Runtime, wanted: &Wanted<'_>) -> Result<Option<i32>, 
 }
 
 /// Holds images and bundle against each other.
-fn check(wanted: &Wanted<'_>) -> Result<(), ContainerError> {
-    whole(wanted.images)?;
-    let descriptors = wanted.images.join(DESCRIPTORS);
+///
+/// # Errors
+/// They do not fit each other, or one of them cannot be read.
+pub(crate) fn check(images: &Path, bundle: &Path) -> Result<(), ContainerError> {
+    whole(images)?;
+    let descriptors = images.join(DESCRIPTORS);
     if !descriptors.exists() {
-        return Err(ContainerError::NotAContainer { path: wanted.images.to_owned() });
+        return Err(ContainerError::NotAContainer { path: images.to_owned() });
     }
-    let (description, rootfs) = bundle(wanted.bundle)?;
-    let external = external_mounts(wanted.images)?;
+    let (description, rootfs) = configuration(bundle)?;
+    let external = external_mounts(images)?;
     let missing = missing(&external, &description, |path| resolve_in(&rootfs, path));
     if missing.is_empty() {
         Ok(())
     } else {
-        Err(ContainerError::MissingMounts { bundle: wanted.bundle.to_owned(), missing })
+        Err(ContainerError::MissingMounts { bundle: bundle.to_owned(), missing })
     }
 }
 
 /// The configuration of a bundle, and its root directory, which must be there.
-fn bundle(bundle: &Path) -> Result<(Description, PathBuf), ContainerError> {
+fn configuration(bundle: &Path) -> Result<(Description, PathBuf), ContainerError> {
     let path = bundle.join("config.json");
     let config = std::fs::read(&path).map_err(ContainerError::place(&path))?;
     let broken = |source| ContainerError::Config { path: path.clone(), source };
@@ -121,8 +124,8 @@ pub(super) fn sources_of_mounts(bundle: &Path) -> Result<BTreeMap<PathBuf, PathB
 }
 
 /// The root directory of a bundle.
-pub(super) fn root_of_bundle(path: &Path) -> Result<PathBuf, ContainerError> {
-    bundle(path).map(|(_, rootfs)| rootfs)
+pub(crate) fn root_of_bundle(path: &Path) -> Result<PathBuf, ContainerError> {
+    configuration(path).map(|(_, rootfs)| rootfs)
 }
 
 /// Refuses what is certainly no directory of images, or not all of one.
@@ -239,7 +242,7 @@ pub fn processes(wanted: &Processes<'_>) -> Result<Option<i32>, ContainerError> 
 }
 
 /// Waits for the end of a child, and passes on what is sent to this process meanwhile. Returns its exit code.
-pub(super) fn wait(root: i32) -> Result<i32, ContainerError> {
+pub(crate) fn wait(root: i32) -> Result<i32, ContainerError> {
     let failed = ContainerError::helper("wait for the end of the program");
     let signals = process::signal_descriptor().map_err(&failed)?;
     loop {
@@ -291,19 +294,8 @@ mod tests {
     #[test]
     fn what_is_no_checkpoint_of_a_container_is_refused_before_anything_is_made() {
         let images = tempfile::tempdir().unwrap();
-        let wanted = Wanted {
-            id: "one",
-            bundle: images.path(),
-            root: None,
-            images: images.path(),
-            detach: true,
-            pid_file: None,
-            external_unix: false,
-            shell_job: false,
-            staging: images.path(),
-        };
         let put = |name: &str, text: &str| std::fs::write(images.path().join(name), text).unwrap();
-        let refusal = || check(&wanted).unwrap_err();
+        let refusal = || check(images.path(), images.path()).unwrap_err();
         assert!(matches!(refusal(), ContainerError::Place { path, .. } if path.ends_with("inventory.img")));
         put("inventory.img", "");
         put("pstree.img", "");
@@ -315,7 +307,7 @@ mod tests {
         put("config.json", r#"{"root": {"path": "rootfs"}}"#);
         assert!(matches!(refusal(), ContainerError::Place { path, .. } if path.ends_with("rootfs")));
         std::fs::create_dir(images.path().join("rootfs")).unwrap();
-        check(&wanted).unwrap();
+        check(images.path(), images.path()).unwrap();
         put("mountpoints-1.img", "not an image");
         assert!(matches!(refusal(), ContainerError::Image { .. }));
     }

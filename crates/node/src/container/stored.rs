@@ -277,7 +277,7 @@ fn offered(from: &Origin<'_>, epoch: &Epoch) -> Result<Manifest, ContainerError>
 }
 
 /// The container's root as a mount that is carried.
-fn writable(rootfs: &Path) -> MountPlan {
+pub(crate) fn writable(rootfs: &Path) -> MountPlan {
     let mount = Mount {
         id: 0,
         parent: 0,
@@ -295,7 +295,7 @@ fn writable(rootfs: &Path) -> MountPlan {
 }
 
 /// A record with its paths, which begin with `at`, below `root`.
-fn record_below(mut record: FileRecord, at: &Path, root: &Path) -> FileRecord {
+pub(crate) fn record_below(mut record: FileRecord, at: &Path, root: &Path) -> FileRecord {
     let moved = |path: &Path| match path.strip_prefix(at).unwrap_or(path) {
         inside if inside.as_os_str().is_empty() => root.to_owned(),
         inside => root.join(inside),

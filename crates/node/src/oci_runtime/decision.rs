@@ -1,7 +1,6 @@
 //! Whether a container that is to be is restored: what its annotations say, and its image.
 //!
-//! Annotations of a pod reach the container's configuration where the handler lets them pass (containerd: `pod_annotations`; CRI-O:
-//! `allowed_annotations`). All containers of a pod get all of them, so one that is about a container alone ends with its name.
+//! Annotations of a pod reach the container's configuration where the handler lets them pass (containerd: `pod_annotations`). All containers of a pod get all of them, so one that is about a container alone ends with its name.
 
 use std::collections::BTreeMap;
 
@@ -53,6 +52,15 @@ pub enum Source {
     Store(Reference),
     /// In the image.
     Image,
+}
+
+impl std::fmt::Display for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Source::Store(reference) => reference.fmt(f),
+            Source::Image => f.write_str("the checkpoint in its image"),
+        }
+    }
 }
 
 /// A restore that is wanted.

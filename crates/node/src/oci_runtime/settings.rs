@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use torpor_store::{Credentials, KeyError};
 
 /// Where the file is.
 pub const PATH: &str = "/etc/torpor/runtime.yaml";
@@ -44,6 +45,27 @@ pub struct Store {
     /// The file with the key of an encrypted store.
     #[serde(default)]
     pub key_file: Option<PathBuf>,
+}
+
+impl Store {
+    /// The directory, where the URL names one.
+    #[must_use]
+    pub fn directory(&self) -> Option<PathBuf> {
+        let path = self.url.strip_prefix("file://").unwrap_or(&self.url);
+        Some(PathBuf::from(path)).filter(|path| path.is_absolute())
+    }
+
+    /// What opens it.
+    ///
+    /// # Errors
+    /// A file that is named cannot be read.
+    pub fn credentials(&self) -> Result<Credentials, KeyError> {
+        Ok(match (&self.passphrase_file, &self.key_file) {
+            (Some(path), _) => Credentials::from_passphrase_file(path)?,
+            (None, Some(path)) => Credentials::from_key_file(path)?,
+            (None, None) => Credentials::None,
+        })
+    }
 }
 
 impl Default for Settings {
@@ -138,6 +160,17 @@ mod tests {
         assert_eq!(settings.stores[0].url, "file:///srv/torpor");
         assert_eq!(settings.stores[0].key_file.as_deref(), Some(Path::new("/etc/torpor/key")));
         assert_eq!(settings.run, Settings::default().run);
+    }
+
+    #[test]
+    fn a_store_is_a_directory_by_its_whole_path() {
+        let directory =
+            |url: &str| Store { url: url.to_owned(), passphrase_file: None, key_file: None }.directory();
+        assert_eq!(directory("file:///srv/a").as_deref(), Some(Path::new("/srv/a")));
+        assert_eq!(directory("/srv/a").as_deref(), Some(Path::new("/srv/a")));
+        for url in ["srv/a", "s3://bucket/a", "file://srv/a"] {
+            assert_eq!(directory(url), None, "{url}");
+        }
     }
 
     #[test]

@@ -429,6 +429,16 @@ pub(crate) fn kill(pid: i32, signal: i32) -> io::Result<()> {
     if unsafe { libc::kill(pid, signal) } == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// Has the command's process killed when this one ends, however that happens. It is to be started by the first thread.
+pub(crate) fn ends_with_us(command: &mut std::process::Command) {
+    use std::os::unix::process::CommandExt;
+    let kill = Some(rustix::process::Signal::KILL);
+    // SAFETY: between fork and exec there is one system call, which takes a number and allocates nothing.
+    unsafe {
+        command.pre_exec(move || Ok(rustix::process::set_parent_process_death_signal(kill)?));
+    }
+}
+
 /// Makes orphans of our descendants our children, as they are for PID 1.
 pub(crate) fn become_subreaper() -> io::Result<()> {
     // SAFETY: prctl with numbers only.

@@ -125,6 +125,21 @@ fn a_suspend_that_runs_on_unwatched_is_resumed_once() {
 }
 
 #[test]
+fn what_ran_at_a_checkpoint_is_gone_on_from_though_nobody_told_of_its_start() {
+    let mut story = Story::new();
+    let epoch = story.start();
+    story.checkpoint(epoch, Running);
+    let epoch = story.start();
+    story.offers("restore generation 1 (running): epoch 1 never told how the program ended");
+    story.restore(epoch, 1);
+    story.record.record_settled(epoch).unwrap();
+    let epoch = story.start();
+    story.checkpoint(epoch, Suspend);
+    story.start();
+    story.offers("restore generation 2 (suspend)");
+}
+
+#[test]
 fn a_suspend_is_resumed_once() {
     let mut story = Story::new();
     let epoch = story.start_fresh();

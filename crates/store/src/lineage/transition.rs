@@ -223,9 +223,17 @@ impl Record {
             note: publication.note.as_deref().map(cut),
         });
         self.next += 1;
-        if publication.kind == GenerationKind::Suspend {
-            self.progress = Progress::Suspended { epoch, generation: publication.number, at: now };
-            self.release(epoch, now)?;
+        match publication.kind {
+            GenerationKind::Suspend => {
+                self.progress = Progress::Suspended { epoch, generation: publication.number, at: now };
+                self.release(epoch, now)?;
+            }
+            // Nobody told of the start of a container that knows nothing of us. It runs, as can be seen.
+            GenerationKind::Running if !matches!(self.progress, Progress::Running { .. }) => {
+                let reason = "it ran at a checkpoint".to_owned();
+                self.progress = Progress::Running { epoch, from: None, since: now, reason };
+            }
+            GenerationKind::Running | GenerationKind::Template => {}
         }
         Ok(())
     }

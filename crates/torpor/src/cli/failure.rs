@@ -14,6 +14,7 @@ use torpor_node::container::{ContainerError, FindError};
 use torpor_node::control::{ClientError, ServerError};
 use torpor_node::hooks::HookError;
 use torpor_node::http::HttpError;
+use torpor_node::install::InstallError;
 use torpor_node::outlook::OutlookError;
 use torpor_node::status::StatusError;
 use torpor_node::wrapper::WrapperError;
@@ -104,6 +105,7 @@ pub(crate) fn remedy(error: &anyhow::Error) -> Option<String> {
             .or_else(|| cause.downcast_ref().map(|error: &ClientError| error.remedy().to_owned()))
             .or_else(|| cause.downcast_ref().map(|error: &ServerError| error.remedy().to_owned()))
             .or_else(|| cause.downcast_ref().map(|error: &HttpError| error.remedy().to_owned()))
+            .or_else(|| cause.downcast_ref().map(|error: &InstallError| error.remedy().to_owned()))
             .or_else(|| cause.downcast_ref().map(|error: &HookError| error.remedy().to_owned()))
             .or_else(|| cause.downcast_ref().map(|error: &StatusError| error.remedy().to_owned()))
             .or_else(|| cause.downcast_ref().map(|error: &ExploreError| error.remedy().to_owned()))

@@ -14,6 +14,13 @@ pub(super) fn is_called(arguments: &[OsString]) -> bool {
     name.is_some_and(|name| name == oci_runtime::NAME)
 }
 
+/// Becomes CRIU, where this process was started by a runtime that looked for one. Returns only where it was, and that fails.
+pub(super) fn as_criu(arguments: &[OsString]) -> Option<ExitCode> {
+    let error = oci_runtime::criu::exec(arguments)?;
+    eprintln!("error: cannot run CRIU: {error}");
+    Some(ExitCode::FAILURE)
+}
+
 /// Does what was asked for, or becomes the real runtime.
 pub(super) fn main(arguments: &[OsString]) -> ExitCode {
     oci_runtime::run(arguments.get(1..).unwrap_or_default()).into()

@@ -1,11 +1,17 @@
 //! `torpor-runtime` under real engines, on lab hosts: what it hands on is as without it, and what it restores goes on.
 
+mod bare;
 mod node;
 
-use node::Cluster;
+use node::{Cluster, Node};
 
 /// Counts, says how far it is, and ends in its own way when it is asked to.
 const COUNTER: &str = "trap 'echo bye; exit 7' TERM; i=0; while :; do i=$((i+1)); echo $i; echo $i > /data/count; sleep 0.05; done";
+
+/// A container's own name in the store, by its pod.
+const OWN_NAME: &str = "torpor.dev/restore={namespace}/{pod}/{container}";
+/// What a container says that was not restored.
+const FRESH: &str = "echo fresh; sleep 1000";
 
 /// What people see of a pod's container under a handler, from its creation to its end.
 fn life_under(handler: &str) -> Option<Vec<String>> {
@@ -88,4 +94,162 @@ fn podman_takes_it_as_its_runtime() {
     let torpor = cluster.path("torpor-runtime");
     let said = node.run(&["bash", "-c", script, "bash", torpor.to_str().unwrap()]);
     assert_eq!(said, "said\nends with 5");
+}
+
+/// The last number that a container has said.
+fn count(node: &Node<'_>, log: &str) -> Option<u64> {
+    node.log(log).iter().rev().find_map(|line| line.parse().ok())
+}
+
+#[test]
+fn a_pods_containers_go_on_in_a_pod_of_another_node_round_after_round() {
+    let Some(cluster) = Cluster::new() else { return };
+    let mut reached = [0; 2];
+    for round in 0..=3 {
+        let node = cluster.node();
+        let uid = format!("u{round}");
+        let pod = node.pod(&["run", "shop", "web", &uid, "torpor", OWN_NAME]);
+        let program = |name: &str| match round {
+            0 => format!("echo {name} > /etc/me; rm /etc/motd; {COUNTER}"),
+            _ => FRESH.to_owned(),
+        };
+        let containers = ["app", "sidecar"].map(|name| {
+            let container = node.create(&pod, name, &[], &program(name));
+            assert!(node.pod(&["status", &container]).starts_with("created"));
+            node.pod(&["start", &container]);
+            (name, container)
+        });
+        for ((name, container), reached) in containers.iter().zip(&mut reached) {
+            let log = format!("/var/log/pods/shop_web_{uid}/{name}_0.log");
+            node.wait_until("it counts on", || count(&node, &log).is_some_and(|count| count > *reached + 3));
+            let lines = node.log(&log);
+            assert!(!lines.contains(&"fresh".to_owned()), "{lines:?}");
+            let first: u64 = lines[0].parse().unwrap();
+            assert!(first >= *reached, "{name} says {first}, and was at {reached} when it was kept");
+            // Files: what it wrote and removed, and what it writes now.
+            assert_eq!(node.pod(&["exec", container, "cat", "/etc/me"]), *name);
+            assert!(!node.call(&["exec", container, "cat", "/etc/motd"]).status.success());
+            // Between truncation and writing the file is empty.
+            let written = || node.pod(&["exec", container, "cat", "/data/count"]).parse::<u64>().ok();
+            node.wait_until("its file counts on", || written().is_some_and(|count| count > *reached));
+            *reached = count(&node, &log).unwrap();
+            node.keep(container, &format!("shop/web/{name}"), &["--leave-running"]);
+            node.wait_until("it runs on", || count(&node, &log).is_some_and(|count| count > *reached));
+        }
+        for (name, container) in &containers {
+            node.pod(&["stop", container]);
+            assert!(node.pod(&["status", container]).starts_with("exited 7"), "{name}");
+            let log = format!("/var/log/pods/shop_web_{uid}/{name}_0.log");
+            assert_eq!(node.log(&log).last().map(String::as_str), Some("bye"));
+            node.pod(&["remove", container]);
+        }
+        node.pod(&["end", &pod]);
+        for directory in ["/run/torpor/runtime", "/var/tmp/torpor-runtime/room"] {
+            let left = node.output(&["find", directory, "-mindepth", "2"]).stdout;
+            assert_eq!(String::from_utf8_lossy(&left), "", "round {round}");
+        }
+    }
+}
+
+#[test]
+fn a_container_that_starts_again_does_not_go_back_unless_it_is_asked_to() {
+    let Some(cluster) = Cluster::new() else { return };
+    let node = cluster.node();
+    let pod = |uid: &str, annotations: &[&str]| {
+        node.pod(&[&["run", "shop", "web", uid, "torpor", OWN_NAME], annotations].concat())
+    };
+    let log = |uid: &str, attempt: u32| node.log(&format!("/var/log/pods/shop_web_{uid}/app_{attempt}.log"));
+    let first = pod("u0", &[]);
+    let container = node.start(&first, "app", &[], COUNTER);
+    node.wait_until("it counts", || log("u0", 0).len() > 3);
+    node.keep(&container, "shop/web/app", &["--leave-running"]);
+    node.pod(&["end", &first]);
+    for (uid, annotations, again) in
+        [("u1", &[][..], "fresh"), ("u2", &["torpor.dev/restore-again.app=true"], "goes on")]
+    {
+        let pod = pod(uid, annotations);
+        for attempt in 0..2 {
+            let flags = ["--attempt", &attempt.to_string()];
+            let container = node.start(&pod, "app", &flags, FRESH);
+            node.wait_until("it says something", || {
+                log(uid, attempt).len() > 1 || log(uid, attempt) == ["fresh"]
+            });
+            let fresh = log(uid, attempt) == ["fresh"];
+            assert_eq!(fresh, attempt == 1 && again == "fresh", "{uid} {attempt}");
+            node.pod(&["stop", &container, "0"]);
+            node.pod(&["remove", &container]);
+        }
+        node.pod(&["end", &pod]);
+    }
+}
+
+#[test]
+fn what_cannot_be_restored_says_why_where_it_is_read_and_begins_if_it_may() {
+    let Some(cluster) = Cluster::new() else { return };
+    let node = cluster.node();
+    let mine = "torpor.dev/restore=shop/web/app";
+    let first = node.pod(&["run", "shop", "web", "u0", "torpor"]);
+    let mount = ["--mount", "/var/tmp:/data"];
+    let container = node.start(&first, "app", &mount, COUNTER);
+    node.wait_until("it counts", || node.log("/var/log/pods/shop_web_u0/app_0.log").len() > 3);
+    node.keep(&container, "shop/web/app", &["--leave-running"]);
+    node.pod(&["end", &first]);
+    let fresh = "torpor.dev/on-restore-failure=fresh";
+    for (namespace, annotations, reason) in [
+        (
+            "other",
+            &[mine, fresh][..],
+            Some("is a checkpoint of namespace \"shop\", and this pod is in namespace \"other\""),
+        ),
+        ("shop", &["torpor.dev/restore=shop/web/app@7"], Some("is not what can be gone on from")),
+        ("shop", &["torpor.dev/restore=file:///store/web"], Some("names a place")),
+        ("shop", &[mine], Some("lacks mounts that the container had: /data")),
+        ("shop", &[mine, fresh], None),
+    ] {
+        let pod = node.pod(&[&["run", namespace, "web", "u1", "torpor"], annotations].concat());
+        let container = node.create(&pod, "app", &[], FRESH);
+        let started = node.call(&["start", &container]);
+        let said = String::from_utf8_lossy(&started.stderr).into_owned();
+        match reason {
+            Some(reason) => {
+                assert!(!started.status.success() && said.contains(reason), "{annotations:?}: {said}")
+            }
+            None => {
+                assert!(started.status.success(), "{annotations:?}: {said}");
+                let log = format!("/var/log/pods/{namespace}_web_u1/app_0.log");
+                node.wait_until("it begins", || node.log(&log) == ["fresh"]);
+            }
+        }
+        node.pod(&["end", &pod]);
+    }
+    for directory in ["/run/torpor/runtime", "/var/tmp/torpor-runtime/room"] {
+        assert_eq!(
+            node.run(&["bash", "-c", &format!("find {directory} -mindepth 2 2> /dev/null || true")]),
+            ""
+        );
+    }
+}
+
+#[test]
+fn a_node_is_set_up_and_put_back_as_it_was() {
+    let Some(cluster) = Cluster::new() else { return };
+    let node = cluster.host();
+    let config = node.path("/etc/containerd/config.toml");
+    let before = "version = 3\n[plugins.'io.containerd.cri.v1.runtime']\n  restrict_oom_score_adj = true\n";
+    std::fs::write(&config, before).unwrap();
+    let install = ["install-node", "--prefix", "/var/tmp/torpor"];
+    assert!(node.torpor(&[&install[..], &["--dry-run"]].concat()).contains("the handler of containerd"));
+    assert_eq!(std::fs::read_to_string(&config).unwrap(), before);
+    node.torpor(&install);
+    // What containerd makes of it: the handler, and what was there.
+    let dump = node.run(&["containerd", "config", "dump"]);
+    for part in ["/var/tmp/torpor/bin/torpor-runtime", "restrict_oom_score_adj = true", "'torpor.dev/*'"] {
+        assert!(dump.contains(part), "{part} is missing in {dump}");
+    }
+    assert!(node.run(&["/var/tmp/torpor/bin/torpor-runtime", "--version"]).contains("runc version"));
+    assert!(node.torpor(&install).starts_with("everything is there already"));
+    node.torpor(&["uninstall-node", "--prefix", "/var/tmp/torpor"]);
+    assert_eq!(std::fs::read_to_string(&config).unwrap(), before);
+    assert!(!node.path("/etc/containerd/conf.d/90-torpor.toml").exists());
+    assert!(!node.path("/var/tmp/torpor").exists());
 }

@@ -77,7 +77,10 @@ impl Node<'_> {
     /// A command on the host.
     pub(super) fn output(&self, words: &[&str]) -> Output {
         let configuration = self.cluster.path("runtime.yaml");
-        let settings = [format!("TORPOR_RUNTIME_CONFIG={}", configuration.display())];
+        let settings = [
+            format!("TORPOR_RUNTIME_CONFIG={}", configuration.display()),
+            format!("PATH=/usr/sbin:/usr/bin:/sbin:/bin:{}", self.cluster.place.path().display()),
+        ];
         self.host.command(&settings, words).output().unwrap()
     }
 
@@ -88,6 +91,21 @@ impl Node<'_> {
         let error = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{words:?}: {error}{}", self.containerds_log());
         String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
+    }
+
+    /// `torpor …` on the host.
+    #[track_caller]
+    pub(super) fn torpor(&self, words: &[&str]) -> String {
+        let torpor = self.cluster.path("torpor");
+        self.run(&[&[torpor.to_str().unwrap()], words].concat())
+    }
+
+    /// Keeps a checkpoint of a container in the store of the cluster.
+    #[track_caller]
+    pub(super) fn keep(&self, container: &str, name: &str, flags: &[&str]) {
+        let (target, store) = (format!("container:{container}"), self.cluster.path("store"));
+        let words = ["checkpoint", &target, "--store", store.to_str().unwrap(), "--name", name];
+        self.torpor(&[&words[..], flags].concat());
     }
 
     /// A call of the CRI: see `xtask/lab/pod.py`.
@@ -101,6 +119,14 @@ impl Node<'_> {
     pub(super) fn pod(&self, words: &[&str]) -> String {
         let script = self.cluster.path("lab/pod.py");
         self.run(&[&["python3", script.to_str().unwrap()], words].concat())
+    }
+
+    /// Makes and starts a container with a shell's program, given flags of `pod.py create`.
+    #[track_caller]
+    pub(super) fn start(&self, pod: &str, name: &str, flags: &[&str], program: &str) -> String {
+        let container = self.create(pod, name, flags, program);
+        self.pod(&["start", &container]);
+        container
     }
 
     /// Makes a container with a shell's program, given flags of `pod.py create`.

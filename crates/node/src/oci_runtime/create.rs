@@ -1,0 +1,400 @@
+//! `create` and `run`: a container that is restored in place of its start.
+
+use std::ffi::OsString;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use torpor_criu::diagnosis::Operation;
+
+use super::command_line::New;
+use super::criu::{self, Annotated};
+use super::decision::{self, CARRIED, Decision, OnFailure, Order, Source};
+use super::error::RuntimeError;
+use super::fit::{self, Claim, Grant};
+use super::images::{self, Prepared};
+use super::log::{self, Level};
+use super::projections::Projections;
+use super::record::{self, Record, RecordPlace, Stage};
+use super::{Call, carried, stored, wake};
+use crate::container::{ContainerError, Flavor};
+use crate::process_tree;
+use crate::staging::Staging;
+use crate::sys::process;
+
+/// Where nothing but the beginning of an annotation of ours is, none of ours is.
+const PREFIX: &[u8] = b"torpor.dev/";
+/// How often, and after what pause, it is tried to remove what a killed restore has left.
+const PATIENCE: u32 = 40;
+const PAUSE: Duration = Duration::from_millis(100);
+/// CRIU's name for its log of a restore, which runtimes use too.
+const LOG: &str = "restore.log";
+
+/// What of a bundle's configuration is looked at.
+#[derive(Debug, Deserialize)]
+struct Config {
+    root: Root,
+    #[serde(default)]
+    annotations: Option<BTreeMap<String, String>>,
+    #[serde(default)]
+    linux: Option<Linux>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Root {
+    path: PathBuf,
+}
+
+#[derive(Debug, Deserialize, Default)]
+struct Linux {
+    #[serde(default)]
+    namespaces: Option<Vec<Namespace>>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Namespace {
+    #[serde(rename = "type")]
+    kind: String,
+    #[serde(default)]
+    path: Option<PathBuf>,
+}
+
+/// What became of a container that was to be restored.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// It was, from this.
+    Restored(Record),
+    /// There is nothing to go on from, so it begins.
+    Nothing(String),
+}
+
+/// A container that is to be restored.
+#[derive(Debug)]
+pub(super) struct Making<'a> {
+    pub(super) call: &'a Call<'a>,
+    pub(super) new: &'a New,
+    pub(super) order: &'a Order,
+    pub(super) bundle: PathBuf,
+    pub(super) rootfs: PathBuf,
+    pub(super) config: &'a [u8],
+    /// What that grants.
+    pub(super) grant: &'a Grant,
+    /// The network it will be in: one that is joined, or none of its own making yet.
+    pub(super) network: Network,
+}
+
+/// The network of a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Network {
+    /// The machine's.
+    Machine,
+    /// One that is there.
+    Joined(PathBuf),
+    /// A new one, with loopback alone.
+    New,
+}
+
+/// Restores the container, where that is wanted. None where it is the real runtime's.
+pub(super) fn create(call: &Call<'_>, new: &New, run: bool) -> Result<Option<u8>, RuntimeError> {
+    let path = new.configuration();
+    // Without a configuration, the real runtime says so better.
+    let Ok(bytes) = std::fs::read(&path) else { return Ok(None) };
+    let Ok(config) = serde_json::from_slice::<Config>(&bytes) else { return Ok(None) };
+    let bundle = new.absolute_bundle();
+    let rootfs = bundle.join(&config.root.path);
+    let carries = || carries(&rootfs);
+    let annotations = match contains(&bytes, PREFIX) {
+        true => config.annotations.unwrap_or_default(),
+        false if carries() => config.annotations.unwrap_or_default(),
+        false => return Ok(None),
+    };
+    let Decision::Restore(order) = decision::decide(&annotations, carries)? else { return Ok(None) };
+    if !rustix::process::geteuid().is_root() {
+        return Err(RuntimeError::NotRoot);
+    }
+    let grant = Grant::parse(&bytes).map_err(|source| RuntimeError::Grant { path: path.clone(), source })?;
+    let network = network(config.linux.unwrap_or_default());
+    let making = Making { call, new, order: &order, bundle, rootfs, config: &bytes, grant: &grant, network };
+    let place = call.record(&new.id);
+    if !making.is_free(&place)? {
+        return Ok(None);
+    }
+    if run && !new.detach {
+        // What the runtime makes is to be waited for here.
+        process::become_subreaper().map_err(RuntimeError::place(&path))?;
+    }
+    match making.restore() {
+        Ok(Outcome::Restored(mut record)) => {
+            call.say(Level::Info, &format!("container {} is restored from {}", new.id, record.checkpoint));
+            if !run {
+                return Ok(Some(0));
+            }
+            wake::start(call, &new.id, &place, &mut record)?;
+            if new.detach {
+                return Ok(Some(0));
+            }
+            let code = wake::wait(record.pid)?;
+            wake::delete_by_id(call, &new.id)?;
+            Ok(Some(code))
+        }
+        Ok(Outcome::Nothing(because)) => {
+            forget(&place);
+            call.say(Level::Info, &format!("container {} starts from its beginning: {because}", new.id));
+            Ok(None)
+        }
+        Err(error) => {
+            forget(&place);
+            if order.on_failure == OnFailure::Fresh && error.may_start_fresh() {
+                let line = error.line();
+                call.say(Level::Warning, &format!("container {} starts from its beginning: {line}", new.id));
+                return Ok(None);
+            }
+            Err(error)
+        }
+    }
+}
+
+fn forget(place: &RecordPlace) {
+    if let Err(error) = place.remove() {
+        tracing::warn!(%error, path = %place.directory().display(), "what was begun cannot be removed");
+    }
+}
+
+fn contains(text: &[u8], part: &[u8]) -> bool {
+    text.windows(part.len()).any(|window| window == part)
+}
+
+fn network(linux: Linux) -> Network {
+    let namespaces = linux.namespaces.unwrap_or_default();
+    match namespaces.into_iter().find(|namespace| namespace.kind == "network") {
+        None => Network::Machine,
+        Some(Namespace { path: Some(path), .. }) if !path.as_os_str().is_empty() => Network::Joined(path),
+        Some(_) => Network::New,
+    }
+}
+
+/// Whether the image carries a checkpoint. No link is followed, whoever made it.
+fn carries(rootfs: &Path) -> bool {
+    open_below(rootfs, CARRIED).is_some()
+}
+
+fn open_below(rootfs: &Path, path: &str) -> Option<OwnedFd> {
+    const HANDLE: OFlags = OFlags::PATH.union(OFlags::CLOEXEC).union(OFlags::DIRECTORY);
+    let root = rustix::fs::open(rootfs, HANDLE, Mode::empty()).ok()?;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    rustix::fs::openat2(root, path, HANDLE, Mode::empty(), resolve).ok()
+}
+
+impl Making<'_> {
+    /// Whether there is no such container yet. What a killed restore has left of one is removed; of any other the real runtime
+    /// says that it is there.
+    fn is_free(&self, place: &RecordPlace) -> Result<bool, RuntimeError> {
+        let failed = RuntimeError::place(place.directory());
+        let there = self.call.root().join(&self.new.id).exists();
+        let was_made = place.read().map_err(&failed)?.map(|record| record.stage);
+        match was_made {
+            Some(Stage::Making) => {
+                // CRIU goes on for a moment after its runtime was killed, and is in the control group that is to go.
+                for _ in 0..PATIENCE {
+                    if !self.call.root().join(&self.new.id).exists() {
+                        break;
+                    }
+                    self.clean_up();
+                    std::thread::sleep(PAUSE);
+                }
+                place.remove().map_err(&failed)?;
+                let message = format!("what a restore of {} left that was cut off is removed", self.new.id);
+                self.call.say(Level::Warning, &message);
+                Ok(true)
+            }
+            // Its state is gone, but nobody deleted it through us.
+            Some(_) if !there => place.remove().map_err(&failed).map(|_| true),
+            _ => Ok(!there),
+        }
+    }
+
+    fn restore(&self) -> Result<Outcome, RuntimeError> {
+        match &self.order.source {
+            Source::Store(reference) => stored::restore(self, reference),
+            Source::Image => carried::restore(self),
+        }
+    }
+
+    /// Names the checkpoint in an error.
+    pub(super) fn failed(&self, checkpoint: &str) -> impl Fn(ContainerError) -> RuntimeError + use<> {
+        let checkpoint = checkpoint.to_owned();
+        move |source| RuntimeError::Container { checkpoint: checkpoint.clone(), source: Box::new(source) }
+    }
+
+    /// Makes images fit this container, and refuses those that ask for more than it is granted.
+    pub(super) fn prepare(&self, checkpoint: &str, images: &Path) -> Result<Prepared, RuntimeError> {
+        let failed = self.failed(checkpoint);
+        let projections = Projections::of(&self.grant.mounts);
+        let mut prepared = images::prepare(images, &self.addresses()?, &projections).map_err(&failed)?;
+        crate::container::restore::check(images, &self.bundle).map_err(&failed)?;
+        let claim = Claim::read(images).map_err(&failed)?;
+        let misfits = fit::misfits(&claim, self.grant, Path::exists);
+        if !misfits.is_empty() {
+            return Err(RuntimeError::Misfits { checkpoint: checkpoint.to_owned(), misfits });
+        }
+        prepared.label = claim.new_label(self.grant);
+        Ok(prepared)
+    }
+
+    /// A directory to lay the checkpoint out in, which the record tells of before it is there.
+    pub(super) fn room(&self, checkpoint: &str) -> Result<Staging, RuntimeError> {
+        let place = self.call.record(&self.new.id);
+        let parent = self.call.settings.state.join("room");
+        let name = format!("{}-{}", self.new.id, std::process::id());
+        let record = Record {
+            stage: Stage::Making,
+            checkpoint: checkpoint.to_owned(),
+            pid: 0,
+            started: 0,
+            stopped: Vec::new(),
+            room: parent.join(&name),
+            state: self.call.root().join(&self.new.id),
+        };
+        crate::staging::clean_up(&parent, "");
+        record::sweep(&self.call.settings.run);
+        place.write(&record).map_err(RuntimeError::place(place.directory()))?;
+        Staging::create(&parent, &name).map_err(RuntimeError::place(&parent))
+    }
+
+    /// Has the real runtime make the container from images that fit, stopped before its first instruction.
+    pub(super) fn run(
+        &self,
+        checkpoint: &str,
+        room: &Path,
+        prepared: &Prepared,
+        options: &[(String, String)],
+    ) -> Result<Record, RuntimeError> {
+        let call = self.call;
+        let place = call.record(&self.new.id);
+        let directory = place.directory();
+        let here = RuntimeError::place(directory);
+        let program = crate::criu_bundle::find(call.settings.criu.as_deref())?.program;
+        let found = criu::provide(&directory.join("bin"), &program).map_err(&here)?;
+        let configuration = directory.join("criu.conf");
+        let told = criu::configuration(options, prepared, true);
+        std::fs::write(&configuration, told).map_err(&here)?;
+        let work = room.join("work");
+        std::fs::create_dir_all(&work).map_err(RuntimeError::place(&work))?;
+        let own_pid_file = room.join("pid");
+        let pid_file = self.new.pid_file.as_deref().unwrap_or(&own_pid_file);
+
+        let config = self.new.configuration();
+        let annotated = Annotated::new(&config, self.config, &configuration);
+        let annotated = annotated.map_err(RuntimeError::place(&config))?;
+        let mut command = Command::new(&call.real.program);
+        command
+            .args(self.words(room, &work, pid_file, prepared.label.as_deref()))
+            .env("PATH", found.path)
+            .env(criu::VARIABLE, found.words);
+        // Nobody would clean up behind a runtime that goes on without us.
+        process::ends_with_us(&mut command);
+        let status = command.status().map_err(RuntimeError::place(&call.real.program))?;
+        drop(annotated);
+        if !status.success() {
+            self.clean_up();
+            let error = ContainerError::Runtime {
+                program: call.real.program.clone(),
+                action: "restore",
+                said: status.to_string(),
+            };
+            return Err(self.failed(checkpoint)(error.with_log(&work.join(LOG), Operation::Restore)));
+        }
+        let usual: &[&str] = match call.real.flavor {
+            Flavor::Runc => &["/etc/criu/runc.conf"],
+            Flavor::Crun => &["/etc/criu/crun.conf", "/etc/criu/runc.conf"],
+        };
+        let finished = self.waiting(checkpoint, pid_file, prepared).and_then(|record| {
+            std::fs::write(&configuration, criu::afterwards(self.config, usual)).map_err(&here)?;
+            place.write(&record).map_err(&here)?;
+            Ok(record)
+        });
+        finished.inspect_err(|_| self.clean_up())
+    }
+
+    /// Makes the runtime believe that the container waits for its start, which is true.
+    fn waiting(
+        &self,
+        checkpoint: &str,
+        pid_file: &Path,
+        prepared: &Prepared,
+    ) -> Result<Record, RuntimeError> {
+        let failed = RuntimeError::place(pid_file);
+        let text = std::fs::read_to_string(pid_file).map_err(&failed)?;
+        let pid: i32 = text.trim().parse().map_err(|_| failed(std::io::ErrorKind::InvalidData.into()))?;
+        let fifo = wake::fifo(self.call.root(), &self.new.id);
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, FileType::Fifo, Mode::from_raw_mode(0o622), 0)
+            .map_err(|errno| RuntimeError::place(&fifo)(errno.into()))?;
+        Ok(Record {
+            stage: Stage::Created,
+            checkpoint: checkpoint.to_owned(),
+            pid,
+            started: process_tree::started(pid).unwrap_or_default(),
+            stopped: prepared.stopped.clone(),
+            room: PathBuf::new(),
+            state: self.call.root().join(&self.new.id),
+        })
+    }
+
+    /// Removes what the runtime has made of a container that could not be restored.
+    fn clean_up(&self) {
+        wake::let_go_of_root(self.call.root(), &self.new.id);
+        let mut command = Command::new(&self.call.real.program);
+        if let Some(root) = &self.call.line.global.root {
+            command.arg("--root").arg(root);
+        }
+        command.args(["delete", "--force", &self.new.id]);
+        let null = std::process::Stdio::null;
+        let _ = command.stdin(null()).stdout(null()).stderr(null()).status();
+    }
+
+    fn words(&self, room: &Path, work: &Path, pid_file: &Path, label: Option<&str>) -> Vec<OsString> {
+        let mut words = self.call.line.global.words.clone();
+        words.extend(["restore".into(), "--detach".into()]);
+        let images = room.join("images");
+        let paths = [
+            ("--bundle", Some(self.bundle.as_path())),
+            ("--image-path", Some(images.as_path())),
+            ("--work-path", Some(work)),
+            ("--pid-file", Some(pid_file)),
+            ("--console-socket", self.new.console_socket.as_deref()),
+        ];
+        for (flag, path) in paths {
+            if let Some(path) = path {
+                words.extend([flag.into(), path.into()]);
+            }
+        }
+        if self.new.no_pivot && self.call.real.flavor == Flavor::Runc {
+            words.push("--no-pivot".into());
+        }
+        if let Some(label) = label {
+            words.extend(["--lsm-profile".into(), label.into()]);
+        }
+        words.push(OsString::from(&self.new.id));
+        words
+    }
+
+    /// The addresses of the network it will be in.
+    fn addresses(&self) -> Result<Vec<std::net::IpAddr>, RuntimeError> {
+        match &self.network {
+            Network::Machine => Ok(crate::addresses::of_machine()),
+            Network::New => Ok(Vec::new()),
+            Network::Joined(path) => crate::addresses::of_namespace(path).map_err(RuntimeError::place(path)),
+        }
+    }
+}
+
+/// What is to be told about a restore, beside the log.
+impl Call<'_> {
+    pub(super) fn say(&self, level: Level, message: &str) {
+        log::write(&self.line.global, level, message);
+    }
+}

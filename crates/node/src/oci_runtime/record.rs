@@ -1,0 +1,177 @@
+//! What is known of a container that was restored, for as long as it is there.
+//!
+//! A directory for each, by the runtime's directory of states and by ID: `RUN/ROOT/ID/record.json`. It is there before anything is
+//! made of the container, so that whoever comes next finds what a killed restore has left.
+
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// The file's name.
+const FILE: &str = "record.json";
+
+/// How far a container is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Stage {
+    /// It is being restored, or was when somebody was killed.
+    Making,
+    /// All is there, and waits for the start.
+    Created,
+    /// It was started.
+    Started,
+}
+
+/// What is known of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Record {
+    /// How far it is.
+    pub stage: Stage,
+    /// What it was restored from, for people.
+    pub checkpoint: String,
+    /// Its first process; 0 before there is one.
+    #[serde(default)]
+    pub pid: i32,
+    /// When that was started, in clock ticks since boot.
+    #[serde(default)]
+    pub started: u64,
+    /// Processes that were stopped at the checkpoint, by their PIDs in the container. They stay stopped.
+    #[serde(default)]
+    pub stopped: Vec<u32>,
+    /// Where it was laid out.
+    pub room: PathBuf,
+    /// The directory in which the real runtime keeps its state.
+    #[serde(default)]
+    pub state: PathBuf,
+}
+
+/// The place of one container's record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordPlace {
+    directory: PathBuf,
+}
+
+impl RecordPlace {
+    /// The place for the container `id` among the states in `root`.
+    #[must_use]
+    pub fn new(run: &Path, root: &Path, id: &str) -> RecordPlace {
+        RecordPlace { directory: run.join(key(root)).join(id) }
+    }
+
+    /// The directory, which may hold further files about the container.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The record; none where the container was never restored.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn read(&self) -> io::Result<Option<Record>> {
+        match std::fs::read(self.directory.join(FILE)) {
+            Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Writes the record, as a whole or not at all.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn write(&self, record: &Record) -> io::Result<()> {
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.directory)?;
+        let partial = self.directory.join(".record");
+        std::fs::write(&partial, serde_json::to_vec(record)?)?;
+        std::fs::rename(partial, self.directory.join(FILE))
+    }
+
+    /// Removes what is known, and what was laid out. Says whether there was anything.
+    ///
+    /// # Errors
+    /// It cannot be removed.
+    pub fn remove(&self) -> io::Result<bool> {
+        let room = self.read().ok().flatten().map(|record| record.room);
+        if let Some(room) = room {
+            gone(std::fs::remove_dir_all(room))?;
+        }
+        gone(std::fs::remove_dir_all(&self.directory))
+    }
+}
+
+/// Removes what is known of containers that the real runtime knows no more: somebody else had it delete them.
+pub fn sweep(run: &Path) {
+    let below = |directory: &Path| {
+        let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path()).collect::<Vec<_>>()
+    };
+    for directory in below(run).iter().flat_map(|roots| below(roots)) {
+        let place = RecordPlace { directory };
+        let gone = |record: &Record| record.stage != Stage::Making && !record.state.exists();
+        if place.read().ok().flatten().is_some_and(|record| gone(&record))
+            && let Err(error) = place.remove()
+        {
+            tracing::warn!(%error, path = %place.directory.display(), "what is known of a container stays");
+        }
+    }
+}
+
+/// What was not there is gone too.
+fn gone(result: io::Result<()>) -> io::Result<bool> {
+    match result {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// A name for a directory of states. Two ways to write one path are one directory.
+fn key(root: &Path) -> String {
+    let plain: PathBuf = root.components().collect();
+    let hash = blake3::hash(plain.as_os_str().as_encoded_bytes());
+    hash.to_hex()[..16].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_there_until_it_is_removed() {
+        let run = tempfile::tempdir().unwrap();
+        let room = run.path().join("room");
+        std::fs::create_dir(&room).unwrap();
+        let place = RecordPlace::new(run.path(), Path::new("/run/runc"), "one");
+        assert_eq!(place.read().unwrap(), None);
+        let record = Record {
+            stage: Stage::Created,
+            checkpoint: "web@3".into(),
+            pid: 7,
+            started: 9,
+            stopped: vec![4],
+            room: room.clone(),
+            state: run.path().join("state"),
+        };
+        place.write(&record).unwrap();
+        let same = RecordPlace::new(run.path(), Path::new("/run//runc/"), "one");
+        assert_eq!(same.read().unwrap(), Some(record.clone()));
+        let other = RecordPlace::new(run.path(), Path::new("/run/crun"), "one");
+        assert_eq!(other.read().unwrap(), None);
+        std::fs::create_dir(run.path().join("state")).unwrap();
+        sweep(run.path());
+        assert!(same.read().unwrap().is_some(), "the runtime knows it");
+        std::fs::remove_dir(run.path().join("state")).unwrap();
+        sweep(run.path());
+        assert!(same.read().unwrap().is_none(), "the runtime knows it no more");
+        assert!(!room.exists());
+        std::fs::create_dir(&room).unwrap();
+        place.write(&record).unwrap();
+        assert!(same.remove().unwrap());
+        assert!(!same.remove().unwrap());
+        assert!(!room.exists());
+    }
+}
