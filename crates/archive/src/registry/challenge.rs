@@ -36,6 +36,7 @@ fn parameters(mut rest: &str) -> Vec<(String, String)> {
     let mut found = Vec::new();
     while let Some((name, after)) = rest.split_once('=') {
         let name = name.trim_matches([' ', ',']).to_ascii_lowercase();
+        let after = after.trim_start();
         let mut value = String::new();
         if let Some(quoted) = after.strip_prefix('"') {
             let mut characters = quoted.char_indices();
@@ -79,7 +80,7 @@ mod tests {
                 r#"Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:a/b:pull,push""#,
                 bearer("https://auth.docker.io/token", Some("registry.docker.io")),
             ),
-            (r#"bearer service=x, Realm = "h""#, None),
+            (r#"bearer service=x, Realm = "h""#, bearer("h", Some("x"))),
             (r#"Bearer realm=http://h/t"#, bearer("http://h/t", None)),
             (r#"Bearer realm="a\"b"#, bearer("a\"b", None)),
             ("Bearer", None),
