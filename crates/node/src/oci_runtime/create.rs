@@ -312,7 +312,7 @@ impl Making<'_> {
             Flavor::Runc => &["/etc/criu/runc.conf"],
             Flavor::Crun => &["/etc/criu/crun.conf", "/etc/criu/runc.conf"],
         };
-        let finished = self.waiting(checkpoint, pid_file, prepared).and_then(|record| {
+        let finished = self.waiting(checkpoint, room, pid_file, prepared).and_then(|record| {
             std::fs::write(&configuration, criu::afterwards(self.config, usual)).map_err(&here)?;
             place.write(&record).map_err(&here)?;
             Ok(record)
@@ -324,6 +324,7 @@ impl Making<'_> {
     fn waiting(
         &self,
         checkpoint: &str,
+        room: &Path,
         pid_file: &Path,
         prepared: &Prepared,
     ) -> Result<Record, RuntimeError> {
@@ -339,7 +340,8 @@ impl Making<'_> {
             pid,
             started: process_tree::started(pid).unwrap_or_default(),
             stopped: prepared.stopped.clone(),
-            room: PathBuf::new(),
+            // It goes with this process, or where that is killed just now, with the container.
+            room: room.to_owned(),
             state: self.call.root().join(&self.new.id),
         })
     }

@@ -340,8 +340,10 @@ impl Round<'_> {
         for generation in self.node.generations() {
             let number = generation["number"].as_u64().unwrap();
             let Some((first, last)) = new.first().copied().zip(new.last().copied()) else { continue };
-            // A suspend has the very last step.
-            let first = if generation["kind"] == "suspend" { last } else { first };
+            // A suspend has the very last step. Where Torpor was killed just when the commit was made, and before it had
+            // ended the program, the guard has let that go on for some more: it cannot know.
+            let last_alone = generation["kind"] == "suspend" && self.kill.victim != Part::Torpor;
+            let first = if last_alone { last } else { first };
             history.entry(number).or_insert(first..=last);
         }
     }
