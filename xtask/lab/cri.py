@@ -90,5 +90,13 @@ try:
     else:
         call("CheckpointContainer", field(1, name) + field(2, archive) + field(3, 120))
 finally:
-    call("StopPodSandbox", field(1, pod))
+    # Like a kubelet: containerd may fail while it still learns that a container has ended.
+    for left in reversed(range(50)):
+        try:
+            call("StopPodSandbox", field(1, pod))
+            break
+        except SystemExit:
+            if left == 0:
+                raise
+            time.sleep(0.1)
     call("RemovePodSandbox", field(1, pod))
