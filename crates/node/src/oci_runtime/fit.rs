@@ -2,7 +2,7 @@
 //!
 //! CRIU restores what images say: users, capabilities, filters, mounts, limits. Whoever can write images could have more in a
 //! restored container than a fresh one would get. So they are held against the configuration the container is to be made from:
-//! first what is granted ([`grant`]), then one rule for each thing that could be more. A process may have changed since its
+//! first what is granted (`grant`), then one rule for each thing that could be more. A process may have changed since its
 //! start, as far as a process of such a container can.
 
 mod credentials;

@@ -10,7 +10,7 @@ use super::{Exit, depot, push};
 /// What is there already is not fetched again. A download goes on where a connection broke. What is printed is the image's digest.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The image's name: HOST/REPOSITORY[:TAG][@DIGEST].
+    /// The image's name: `HOST/REPOSITORY[:TAG][@DIGEST]`.
     #[arg(value_name = "NAME")]
     name: String,
     /// Where it goes: `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]`, or a path: an archive where it ends in .tar.

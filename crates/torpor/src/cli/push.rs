@@ -17,7 +17,7 @@ pub(crate) struct Args {
     /// The image: `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]`, a path, or `docker://NAME`.
     #[arg(value_name = "IMAGE")]
     image: String,
-    /// Its name in the registry: HOST/REPOSITORY[:TAG].
+    /// Its name in the registry: `HOST/REPOSITORY[:TAG]`.
     #[arg(value_name = "NAME")]
     name: String,
     #[command(flatten)]
