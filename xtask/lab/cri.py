@@ -7,48 +7,13 @@ LAB_THEN says, with the container's ID as CONTAINER. Numbers are those
 of the CRI's fields (kubernetes/cri-api, runtime.v1).
 """
 import os
-import struct
 import subprocess
 import sys
-import tempfile
 import time
 
-SOCKET = "/run/containerd/containerd.sock"
+from runtime_service import call, end, field
+
 LOGS = "/var/log/pods/shop_pod-a"
-
-
-def varint(number):
-    out = b""
-    while True:
-        low, number = number & 127, number >> 7
-        out += bytes([low | (128 if number else 0)])
-        if not number:
-            return out
-
-
-def field(number, value):
-    if isinstance(value, int):
-        return varint(number << 3) + varint(value)
-    value = value.encode() if isinstance(value, str) else value
-    return varint(number << 3 | 2) + varint(len(value)) + value
-
-
-def first_string(message):
-    """The first field of an answer: every one that is needed is a short string."""
-    return message[2 : 2 + message[1]].decode()
-
-
-def call(method, message):
-    with tempfile.NamedTemporaryFile() as body, tempfile.NamedTemporaryFile() as head:
-        body.write(b"\0" + struct.pack(">I", len(message)) + message)
-        body.flush()
-        words = ["curl", "-sS", "--unix-socket", SOCKET, "--http2-prior-knowledge", "-H", "content-type: application/grpc"]
-        words += ["-H", "te: trailers", "--data-binary", "@" + body.name, "-D", head.name]
-        answer = subprocess.run(words + [f"http://localhost/runtime.v1.RuntimeService/{method}"], stdout=subprocess.PIPE).stdout
-        said = open(head.name).read()
-        if "grpc-status: 0" not in said:
-            sys.exit(f"{method} failed: {said}")
-        return answer[5:]
 
 
 def pair(key, value):
@@ -62,7 +27,7 @@ namespaces = field(1, 0) + field(2, 1) + field(3, 0)
 identity = field(1, "pod-a") + field(2, "uid-1") + field(3, "shop") + field(4, 0)
 sandbox = field(1, identity) + field(2, "pod-a") + field(3, LOGS) + field(6, pair("app", "web"))
 sandbox += field(8, field(1, "/" + os.environ["LAB_NAME"]) + field(2, field(1, namespaces)))
-pod = first_string(call("RunPodSandbox", field(1, sandbox)))
+pod = call("RunPodSandbox", field(1, sandbox))[1].decode()
 container = field(1, field(1, "worker") + field(2, 0)) + field(2, field(1, image))
 # A command replaces the image's, with its arguments.
 command = os.environ.get("LAB_COMMAND", "").split()
@@ -79,7 +44,7 @@ if os.environ.get("VOLUME"):
     container += field(7, field(1, "/volume") + field(2, os.environ["VOLUME"]))
 container += field(15, field(2, security))
 try:
-    name = first_string(call("CreateContainer", field(1, pod) + field(2, container) + field(3, sandbox)))
+    name = call("CreateContainer", field(1, pod) + field(2, container) + field(3, sandbox))[1].decode()
     call("StartContainer", field(1, name))
     for _ in range(600):
         if os.path.exists(LOGS + "/worker.log") and "ready" in open(LOGS + "/worker.log").read():
@@ -90,13 +55,4 @@ try:
     else:
         call("CheckpointContainer", field(1, name) + field(2, archive) + field(3, 120))
 finally:
-    # Like a kubelet: containerd may fail while it still learns that a container has ended.
-    for left in reversed(range(50)):
-        try:
-            call("StopPodSandbox", field(1, pod))
-            break
-        except SystemExit:
-            if left == 0:
-                raise
-            time.sleep(0.1)
-    call("RemovePodSandbox", field(1, pod))
+    end(pod)
