@@ -6,34 +6,6 @@ use torpor_criu::image::namespace::Mount as Image;
 
 use super::images::Images;
 
-/// File systems by CRIU's numbers (CRIU `images/mnt.proto`).
-const FILE_SYSTEMS: [&str; 24] = [
-    "",
-    "proc",
-    "sysfs",
-    "devtmpfs",
-    "binfmt_misc",
-    "tmpfs",
-    "devpts",
-    "simfs",
-    "pstore",
-    "securityfs",
-    "fusectl",
-    "debugfs",
-    "cgroup",
-    "aufs",
-    "mqueue",
-    "fuse",
-    "",
-    "overlay",
-    "autofs",
-    "tracefs",
-    "rpc_pipefs",
-    "nfs",
-    "nfs4",
-    "cgroup2",
-];
-
 /// Flags of mount(2) by their bits.
 const FLAGS: [(u32, &str); 10] = [
     (1, "ro"),
@@ -95,18 +67,13 @@ pub(super) fn mounts(images: &Images<'_>) -> Vec<Mount> {
 }
 
 fn of(namespace: u64, mount: Image) -> Mount {
-    let known = FILE_SYSTEMS.get(mount.fstype as usize).copied().unwrap_or("");
     let external = mount.ext_mount == Some(true) || mount.ext_key.is_some();
     Mount {
         namespace,
         id: mount.mnt_id,
         parent: mount.parent_mnt_id,
         mountpoint: absolute(&mount.mountpoint),
-        file_system: match (&mount.fsname, known) {
-            (Some(name), _) => name.clone(),
-            (None, "") => "unknown".to_owned(),
-            (None, known) => known.to_owned(),
-        },
+        file_system: mount.fsname.clone().unwrap_or_else(|| mount.file_system().to_owned()),
         source: mount.source,
         root: mount.root,
         flags: FLAGS.iter().filter(|(bit, _)| mount.flags & bit != 0).map(|(_, name)| *name).collect(),

@@ -73,7 +73,7 @@ pub struct IdRange {
 /// `mountpoints-ID.img`: one mount of a mount namespace.
 #[derive(Clone, PartialEq, Message)]
 pub struct Mount {
-    /// File system, by CRIU's number (0 unknown, 1 proc, 2 sysfs, 5 tmpfs, 6 devpts, 12 cgroup, 17 overlay, 23 cgroup2, …).
+    /// File system, by CRIU's number; [`file_system`](Self::file_system) has its name.
     #[prost(uint32, required, tag = "1")]
     pub fstype: u32,
     /// Its id when dumped.
@@ -150,6 +150,43 @@ pub struct NetworkDevice {
     /// Its hardware address.
     #[prost(bytes = "vec", optional, tag = "7")]
     pub address: Option<Vec<u8>>,
+}
+
+/// File systems by CRIU's numbers (CRIU `images/mnt.proto`).
+const FILE_SYSTEMS: [&str; 24] = [
+    UNKNOWN,
+    "proc",
+    "sysfs",
+    "devtmpfs",
+    "binfmt_misc",
+    "tmpfs",
+    "devpts",
+    "simfs",
+    "pstore",
+    "securityfs",
+    "fusectl",
+    "debugfs",
+    "cgroup",
+    "aufs",
+    "mqueue",
+    "fuse",
+    "auto",
+    "overlay",
+    "autofs",
+    "tracefs",
+    "rpc_pipefs",
+    "nfs",
+    "nfs4",
+    "cgroup2",
+];
+const UNKNOWN: &str = "unknown";
+
+impl Mount {
+    /// The file system's name by its number: `unknown` where CRIU had none for it, `auto` where the image has its name.
+    #[must_use]
+    pub fn file_system(&self) -> &'static str {
+        FILE_SYSTEMS.get(self.fstype as usize).copied().unwrap_or(UNKNOWN)
+    }
 }
 
 records! {

@@ -10,44 +10,12 @@ use torpor_criu::image::namespace::Mount;
 use super::Misfit;
 use super::grant::{Grant, GrantedMount};
 
-/// Names of file systems by CRIU's numbers (CRIU `images/mnt.proto`).
-const FILE_SYSTEMS: [&str; 20] = [
-    "unknown",
-    "proc",
-    "sysfs",
-    "devtmpfs",
-    "binfmt_misc",
-    "tmpfs",
-    "devpts",
-    "simfs",
-    "pstore",
-    "securityfs",
-    "fusectl",
-    "debugfs",
-    "cgroup",
-    "aufs",
-    "mqueue",
-    "fuse",
-    "auto",
-    "overlay",
-    "autofs",
-    "tracefs",
-];
-const CGROUP2: u32 = 23;
-
 /// What whoever may mount can mount without reaching the machine.
 const HARMLESS: [&str; 5] = ["proc", "tmpfs", "devpts", "mqueue", "sysfs"];
 
 /// Flags of mount(2).
 const READ_ONLY: u32 = 1;
 const FLAGS: [(u32, &str); 4] = [(READ_ONLY, "ro"), (2, "nosuid"), (4, "nodev"), (8, "noexec")];
-
-fn file_system(mount: &Mount) -> &str {
-    match mount.fstype {
-        CGROUP2 => "cgroup2",
-        number => FILE_SYSTEMS.get(number as usize).copied().unwrap_or("unknown"),
-    }
-}
 
 /// Holds mounts against the configuration.
 pub(super) fn check(mounts: &[Mount], grant: &Grant, exists: impl Fn(&Path) -> bool, all: &mut Vec<Misfit>) {
@@ -85,7 +53,7 @@ fn one(mount: &Mount, grant: &Grant, all: &mut Vec<Misfit>) {
     }
     // Of control groups of version 1 each is mounted by itself, and what they are mounted in stays writable.
     let groups = |granted: &&GrantedMount| granted.kind.starts_with("cgroup");
-    let is_group = matches!(file_system(mount), "cgroup" | "cgroup2");
+    let is_group = matches!(mount.file_system(), "cgroup" | "cgroup2");
     let restricted = match granted.filter(|granted| !groups(granted)) {
         Some(granted) => Some(granted),
         None if is_group => {
@@ -104,13 +72,15 @@ fn one(mount: &Mount, grant: &Grant, all: &mut Vec<Misfit>) {
     if is_root || from_outside || has_its_place(mount, &point, granted, grant) {
         return;
     }
-    all.push(Misfit::Mount { point, file_system: file_system(mount).to_owned() });
+    all.push(Misfit::Mount { point, file_system: mount.file_system().to_owned() });
 }
 
 fn has_its_place(mount: &Mount, point: &Path, granted: Option<&GrantedMount>, grant: &Grant) -> bool {
-    let kind = file_system(mount);
+    let kind = mount.file_system();
     let alike = |granted: &GrantedMount| match granted.kind.as_str() {
         "cgroup" | "cgroup2" => matches!(kind, "cgroup" | "cgroup2" | "tmpfs"),
+        // Whose files those are, only the image says.
+        "nfs" | "nfs4" | "rpc_pipefs" => false,
         other => !granted.is_bind() && other == kind,
     };
     let covers_up = grant.masked.iter().chain(&grant.read_only).any(|path| path == point)
