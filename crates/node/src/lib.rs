@@ -33,6 +33,7 @@ pub mod outlook;
 pub mod phase;
 pub mod privileges;
 pub mod process_tree;
+pub mod processes;
 pub mod restore;
 pub mod seccomp;
 pub mod staging;

@@ -40,6 +40,7 @@ mod rm;
 mod run;
 mod show;
 mod store;
+mod target;
 mod tree;
 mod verify;
 mod wait;

@@ -18,11 +18,11 @@ use crate::mounts::{Mount, Mounts};
 use crate::process_tree;
 
 /// CRIU's name for its log of a dump.
-pub(super) const LOG: &str = "dump.log";
+pub(crate) const LOG: &str = "dump.log";
 /// The file beside the images that tells a runtime what was at descriptors 0, 1 and 2.
 pub const DESCRIPTORS: &str = "descriptors.json";
 /// The number under which CRIU finds its end of the page server's socket.
-pub(super) const PAGES: i32 = 10;
+pub(crate) const PAGES: i32 = 10;
 /// Deleted files up to this size survive, in bytes: CRIU copies them into an image.
 pub(crate) const GHOST_LIMIT: u32 = 1 << 30;
 /// What crun binds over a masked directory, in the directory of its states.
@@ -123,9 +123,7 @@ pub fn options(container: &Container, sight: &Sight, wishes: &Wishes, images: &P
     common.file_locks = wishes.file_locks;
     common.shell_job = wishes.shell_job;
     common.link_remap = true;
-    // A lock cuts off the whole network namespace, which in a pod is that of the other containers too.
-    let keeps = wishes.connected && wishes.tcp == Tcp::Established;
-    common.network_lock = Some(if keeps { NetworkLock::Nftables } else { NetworkLock::Skip });
+    common.network_lock = Some(network_lock(wishes.connected, wishes.tcp));
     common.unprivileged = crate::checkpoint::unprivileged();
     common.config.expert = wishes.expert_options.clone();
     DumpOptions {
@@ -143,6 +141,11 @@ pub fn options(container: &Container, sight: &Sight, wishes: &Wishes, images: &P
         seize_timeout: wishes.seize_timeout,
         ..DumpOptions::new(container.init, common)
     }
+}
+
+/// How the network is locked. A lock cuts off the whole network namespace, which in a pod is that of the other containers too.
+pub(crate) fn network_lock(connected: bool, tcp: Tcp) -> NetworkLock {
+    if connected && tcp == Tcp::Established { NetworkLock::Nftables } else { NetworkLock::Skip }
 }
 
 /// The content of [`DESCRIPTORS`].

@@ -21,7 +21,9 @@ use crate::files::FilesError;
 use crate::files::layout::LayoutError;
 use crate::mounts::MountsError;
 use crate::open_files::OpenFilesError;
+use crate::outlook::OutlookError;
 use crate::restore::{Misfit, RestoreError};
+use crate::volumes::VolumeError;
 
 /// Why a container cannot be checkpointed or restored. After a failed checkpoint it runs on.
 #[derive(Debug, thiserror::Error)]
@@ -38,8 +40,30 @@ pub enum ContainerError {
         /// What it is.
         obstacle: Obstacle,
     },
+    /// Something about plain processes stands in the way, seen before the freeze.
+    #[error("process {pid} cannot be checkpointed: {reason}")]
+    Processes {
+        /// The first of them.
+        pid: i32,
+        /// What it is.
+        reason: String,
+        /// What to do about it.
+        remedy: &'static str,
+    },
+    /// This program is among the processes.
+    #[error("process {pid} cannot be checkpointed: this torpor runs below it")]
+    OwnTree {
+        /// The first of them.
+        pid: i32,
+    },
+    /// Plain processes cannot be looked at.
+    #[error(transparent)]
+    Outlook(#[from] OutlookError),
+    /// A file that they had open for writing cannot be recorded or compared.
+    #[error(transparent)]
+    Volume(#[from] VolumeError),
     /// Somebody else makes a checkpoint of it.
-    #[error("another checkpoint of container {id} is being made")]
+    #[error("another checkpoint of {id} is being made")]
     Busy {
         /// The container.
         id: String,
@@ -48,7 +72,7 @@ pub enum ContainerError {
     #[error(transparent)]
     Expired(#[from] Expired),
     /// CRIU failed, and its log says why.
-    #[error("CRIU cannot {}: {}", if *.restoring { "restore it" } else { "dump the container" }, .diagnosis.cause)]
+    #[error("CRIU cannot {}: {}", if *.restoring { "restore it" } else { "dump it" }, .diagnosis.cause)]
     Criu {
         /// Whether it was a restore.
         restoring: bool,
@@ -68,7 +92,7 @@ pub enum ContainerError {
     #[error("CRIU ended the dump without a word on its end")]
     NoPostDump,
     /// CRIU was killed while it held the container.
-    #[error("CRIU {0} while it held the container")]
+    #[error("CRIU {0} while it held what was to end")]
     Released(torpor_criu::session::Ended),
     /// The page server's socket or thread, or the guard, cannot be had.
     #[error("cannot {doing}")]
@@ -95,7 +119,7 @@ pub enum ContainerError {
         path: PathBuf,
     },
     /// There is too little room for the images.
-    #[error("{} has room for {available} bytes, and the container's memory takes {needed}", path.display())]
+    #[error("{} has room for {available} bytes, and the memory to be kept takes {needed}", path.display())]
     Room {
         /// The directory.
         path: PathBuf,
@@ -120,16 +144,16 @@ pub enum ContainerError {
     #[error(transparent)]
     Lineage(#[from] LineageError),
     /// What is known of the container cannot be written down.
-    #[error("what is known of the container cannot be written down")]
+    #[error("what is known of it cannot be written down")]
     Facts(#[source] serde_json::Error),
     /// Its mounts cannot be told.
     #[error("the container's mounts cannot be told")]
     Mounts(#[from] MountsError),
     /// What the container has open cannot be told.
-    #[error("what the container has open cannot be told")]
+    #[error("what is open cannot be told")]
     OpenFiles(#[from] OpenFilesError),
     /// There is no such process any more.
-    #[error("the container has ended")]
+    #[error("it has ended")]
     Ended(#[from] crate::process_tree::Gone),
     /// Files or memory cannot be put back.
     #[error("the checkpoint cannot be laid out")]
@@ -140,6 +164,12 @@ pub enum ContainerError {
     /// The generation is of a program under `torpor run`.
     #[error("{generation} holds a program that ran under `torpor run`, not a container")]
     OfAProgram {
+        /// The name.
+        generation: String,
+    },
+    /// The generation is of a container.
+    #[error("{generation} holds a container, which is restored from a bundle")]
+    NeedsBundle {
         /// The name.
         generation: String,
     },
@@ -234,7 +264,7 @@ pub enum ContainerError {
     #[error("the checkpoint of another container of the pod failed")]
     OtherFailed,
     /// What was suspended runs on.
-    #[error("container {id}, which this checkpoint was to end, still runs")]
+    #[error("{id}, which this checkpoint was to end, still runs")]
     NeverEnded {
         /// The ID.
         id: String,
@@ -313,6 +343,11 @@ impl ContainerError {
         match self {
             ContainerError::Find(error) => error.remedy().to_owned(),
             ContainerError::Obstacle { obstacle, .. } => obstacle.remedy().to_owned(),
+            ContainerError::Processes { remedy, .. } => (*remedy).to_owned(),
+            ContainerError::OwnTree { .. } => "name a process that did not start this torpor".to_owned(),
+            ContainerError::Outlook(error) => error.remedy().to_owned(),
+            ContainerError::Volume(error) => error.remedy().to_owned(),
+            ContainerError::NeedsBundle { .. } => "name the container's bundle with --bundle".to_owned(),
             ContainerError::Busy { .. } => "wait for it".to_owned(),
             ContainerError::Expired(_) => {
                 "the container runs on; give it more time with --timeout, or a faster place for the checkpoint".to_owned()

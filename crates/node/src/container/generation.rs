@@ -2,27 +2,23 @@
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use torpor_criu::diagnosis::Operation;
-use torpor_store::lineage::{Epoch, Lineage, Program, Publication};
-use torpor_store::manifest::{Description, GenerationKind};
+use torpor_store::lineage::{Epoch, Lineage, Program};
 use torpor_store::name::Name;
-use torpor_store::{Draft, DraftSettings, FinishedDraft, Manifest, Repository};
+use torpor_store::{Manifest, Repository};
 
 use super::ContainerError;
 use super::carry::Carry;
-use super::checkpoint::{Done, Engine, Freeze, Job};
-use super::dump::{self, DESCRIPTORS, LOG, Sight};
+use super::checkpoint::{Done, Job};
+use super::dump::{self, DESCRIPTORS, Sight};
+use super::freeze::Engine;
 use super::lease::{Lease, Taker};
 use super::obstacle::Ability;
+use super::publication::{self, IntoStore};
 use super::state::{Container, Engine as By, Flavor, PodPlace};
-use super::together::{Meeting, Stage};
-use crate::budget;
-use crate::checkpoint::pages::PagesIntoDraft;
-use crate::checkpoint::{Order, finish_in_time, take_images};
+use crate::checkpoint::Order;
 use crate::facts::FactsError;
 use crate::files::upper::Layer;
 use crate::machine::Machine;
@@ -174,7 +170,7 @@ impl Job<'_> {
         let mut phases = Phases::begin(Phase::Check);
         let (sight, ability) = self.check()?;
         let lineage = Lineage::new(into.repository, into.name.clone());
-        let predecessor = predecessor(into.repository, &lineage)?;
+        let predecessor = publication::predecessor(into.repository, &lineage)?;
         let taker = Taker {
             id: &self.container.id,
             pod: self.container.pod().map(|place| format!("{}/{}", place.namespace, place.pod)),
@@ -223,103 +219,41 @@ impl Job<'_> {
         let mut layers: Vec<Layer> = upper.map(|layer| layer.seen_at(&root)).into_iter().collect();
         layers.extend(into.mounts.of(self.container, config.as_ref()));
         let facts = Facts { moment: into.moment.clone(), ..facts(self.container, &layers, config, criu) };
-        let mut draft = draft(self, into.repository, predecessor, ability)?;
+        let facts = serde_json::to_vec(&facts).map_err(ContainerError::Facts)?;
+        let command = Some(self.container.description.command.join(" "));
+        let to = IntoStore {
+            tree: self.tree(),
+            order,
+            together: self.together,
+            tcp: self.wishes.tcp,
+            epoch,
+            predecessor,
+            program: Program {
+                command: command.filter(|command| !command.is_empty()),
+                executable: None,
+                image: self.container.image().map(str::to_owned),
+            },
+            staging: staging.path(),
+            options: &options,
+        };
+        let mut draft = to.draft(into.repository, self.memory_budget, ability.memory)?;
         for layer in &mut layers {
             layer.pass(&writable(self.container)?, &mut IntoDraft::new(&mut draft, order), true)?;
         }
-        // One that runs on must run soon, so work waits until after the thaw.
-        if self.wishes.leave_running {
-            draft.hold()?;
-        }
-        order.check()?;
-
-        let number = epoch.next_generation()?;
-        let frozen = OnceLock::new();
-        let sink = Meeting::new(PagesIntoDraft::new(draft, order, &frozen), self.together, order);
-        let finish = |draft: Draft, phases: &Phases| {
-            let description = describe(self, epoch, number, predecessor, phases);
-            let manifest = publish(epoch, draft, &facts, self.container, description, order)?;
-            self.meet(Stage::Committed, order).inspect_err(|error| {
-                if let Err(error) = epoch.withdraw(number, &error.to_string()) {
-                    tracing::error!(%error, number, "the checkpoint of one container alone cannot be taken back");
-                }
-            })?;
-            Ok(manifest)
-        };
-        let freeze = Freeze { job: self, order, options: &options, frozen: &frozen, phases };
-        let result = freeze.run(engine, sink, &mut |sink: Meeting<'_, PagesIntoDraft<'_>>, phases| {
-            let mut draft = sink.into_sink().into_draft();
-            order.check()?;
+        to.make(engine, draft, phases, &mut |draft| {
             let writable = writable(self.container)?;
             for layer in &mut layers {
-                layer.pass(&writable, &mut IntoDraft::new(&mut draft, order), false)?;
+                layer.pass(&writable, &mut IntoDraft::new(draft, order), false)?;
             }
-            self.close_connections(staging.path())?;
-            take_images(staging.path(), &mut draft)
-                .map_err(|error| ContainerError::Images(Box::new(error)))?;
             draft.image(DESCRIPTORS, &mut dump::descriptors(self.container).as_bytes())?;
-            order.check()?;
-            self.meet(Stage::Captured, order)?;
-            if self.wishes.leave_running {
-                return Ok(Captured::Copied(Box::new(draft)));
-            }
-            draft.resume();
-            finish(draft, phases).map(|manifest| Captured::Published(Box::new(manifest)))
-        });
-        let (captured, duration) =
-            result.map_err(|error| error.with_log(&staging.path().join(LOG), Operation::Checkpoint))?;
-        let manifest = match captured {
-            Captured::Published(manifest) => *manifest,
-            Captured::Copied(mut draft) => {
-                phases.enter(Phase::Commit);
-                draft.resume();
-                finish(*draft, phases)?
-            }
-        };
-        Ok((manifest, duration))
+            Ok(facts.clone())
+        })
     }
 }
 
 /// The configuration that a container was started with.
 fn config(container: &Container) -> Option<serde_json::Value> {
     serde_json::from_slice(&std::fs::read(container.bundle.join("config.json")).ok()?).ok()
-}
-
-/// What the freeze has brought.
-enum Captured {
-    Copied(Box<Draft>),
-    Published(Box<Manifest>),
-}
-
-/// The newest generation, whose pages need not be kept again.
-fn predecessor(repository: &Repository, lineage: &Lineage) -> Result<Option<Manifest>, ContainerError> {
-    let newest = lineage.record()?.and_then(|record| record.generations.last().map(|newest| newest.manifest));
-    Ok(newest.and_then(|id| match repository.manifest(id) {
-        Ok(manifest) => Some(manifest),
-        Err(error) => {
-            tracing::warn!(%error, "the generation before cannot be read; nothing is taken from it");
-            None
-        }
-    }))
-}
-
-fn draft(
-    job: &Job<'_>,
-    repository: &Repository,
-    predecessor: Option<&Manifest>,
-    ability: &Ability,
-) -> Result<Draft, ContainerError> {
-    let budget = budget::decide(job.memory_budget, budget::Memory::read());
-    let index_limit = budget::of_index(budget);
-    let memory_limit = budget::of_draft(budget, 2 * budget::SOCKET + index_limit, ability.memory);
-    let settings = DraftSettings {
-        predecessor,
-        memory_limit: usize::try_from(memory_limit).unwrap_or(usize::MAX),
-        index_limit: usize::try_from(index_limit).unwrap_or(usize::MAX),
-        held: if job.wishes.leave_running { ability.memory } else { 0 },
-        ..DraftSettings::default()
-    };
-    Ok(repository.draft(settings)?)
 }
 
 fn facts(
@@ -351,46 +285,6 @@ fn facts(
         criu,
         machine: Machine::read(),
     }
-}
-
-fn describe(
-    job: &Job<'_>,
-    epoch: &Epoch,
-    number: u64,
-    predecessor: Option<&Manifest>,
-    phases: &Phases,
-) -> Description {
-    Description {
-        name: epoch.name().to_string(),
-        epoch: epoch.number(),
-        generation: number,
-        kind: if job.wishes.leave_running { GenerationKind::Running } else { GenerationKind::Suspend },
-        parent: predecessor.map(|manifest| manifest.description().generation),
-        created: jiff::Timestamp::now(),
-        phases: phases.recorded(),
-        facts: Vec::new(),
-    }
-}
-
-/// The act by which the generation begins to exist.
-fn publish(
-    epoch: &Epoch,
-    draft: Draft,
-    facts: &Facts,
-    container: &Container,
-    description: Description,
-    order: &Order,
-) -> Result<Manifest, ContainerError> {
-    let facts = serde_json::to_vec(facts).map_err(ContainerError::Facts)?;
-    let finished: FinishedDraft =
-        finish_in_time::<ContainerError>(draft, Description { facts, ..description }, order)?;
-    let program = Program {
-        command: Some(container.description.command.join(" ")).filter(|command| !command.is_empty()),
-        executable: None,
-        image: container.image().map(str::to_owned),
-    };
-    epoch.publish(&Publication::new(&finished, program))?;
-    Ok(finished.manifest)
 }
 
 /// Paths, as the container has them, that are open for writing.

@@ -1,4 +1,4 @@
-//! Restore a directory of CRIU's images: as a container, by its runtime and from a bundle, or as plain processes.
+//! Restore a directory of CRIU's images as a container, by its runtime and from a bundle.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -10,10 +10,6 @@ use rustix::event::{PollFd, PollFlags};
 use torpor_criu::diagnosis::Operation;
 use torpor_criu::image::namespace::Mount;
 use torpor_criu::image::{ImageReader, Kind, Limits};
-use torpor_criu::options::{Common, RestoreOptions, Tcp};
-use torpor_criu::program::Program;
-use torpor_criu::rpc::CgroupMode;
-use torpor_criu::session::{Session, Spawn, Verdict};
 
 use super::ContainerError;
 use super::dump::{DESCRIPTORS, resolve_in};
@@ -23,7 +19,7 @@ use crate::staging::{self, Staging};
 use crate::sys::process::{self, Ended, Wait};
 
 /// The name that CRIU and the runtimes give to the log of a restore.
-const LOG: &str = "restore.log";
+pub(crate) const LOG: &str = "restore.log";
 
 /// What was asked for about a container that is to be.
 #[derive(Debug, Clone)]
@@ -129,7 +125,7 @@ pub(crate) fn root_of_bundle(path: &Path) -> Result<PathBuf, ContainerError> {
 }
 
 /// Refuses what is certainly no directory of images, or not all of one.
-fn whole(images: &Path) -> Result<(), ContainerError> {
+pub(crate) fn whole(images: &Path) -> Result<(), ContainerError> {
     for name in ["inventory.img", "pstree.img"] {
         let path = images.join(name);
         if let Err(source) = std::fs::metadata(&path) {
@@ -140,7 +136,7 @@ fn whole(images: &Path) -> Result<(), ContainerError> {
 }
 
 /// Whether connections were captured.
-fn has_connections(images: &Path) -> Result<bool, ContainerError> {
+pub(crate) fn has_connections(images: &Path) -> Result<bool, ContainerError> {
     let names = names(images)?;
     Ok(names.iter().any(|name| name.starts_with("tcp-stream-")))
 }
@@ -190,55 +186,6 @@ fn names(directory: &Path) -> Result<Vec<String>, ContainerError> {
     let entries = std::fs::read_dir(directory).map_err(&failed)?;
     let names = entries.map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned()));
     names.collect::<io::Result<_>>().map_err(failed)
-}
-
-/// What was asked for about processes that are to be.
-#[derive(Debug, Clone)]
-pub struct Processes<'a> {
-    /// The CRIU to use.
-    pub criu: &'a Program,
-    /// The images.
-    pub images: &'a Path,
-    /// Where its PID is written.
-    pub pid_file: Option<&'a Path>,
-    /// They run on by themselves; else this waits for the end of their root.
-    pub detach: bool,
-    /// Unix sockets may have peers outside.
-    pub external_unix: bool,
-    /// Their terminal or session may be somebody else's.
-    pub shell_job: bool,
-    /// Where the log is kept while they are made.
-    pub staging: &'a Path,
-}
-
-/// Makes processes run again that were in no container. Returns the exit code of their root, where it was waited for.
-///
-/// # Errors
-/// The images are not whole, or CRIU fails. Nothing is left of them then.
-pub fn processes(wanted: &Processes<'_>) -> Result<Option<i32>, ContainerError> {
-    whole(wanted.images)?;
-    let name = format!("restore-{}", std::process::id());
-    let work = Staging::create(wanted.staging, &name).map_err(ContainerError::place(wanted.staging))?;
-    let session = Session::start(wanted.criu, Spawn::default())?;
-    let mut common = Common::new(wanted.images);
-    common.work_dir = Some(work.path().to_owned());
-    common.log_file = Some(LOG.to_owned());
-    common.unprivileged = crate::checkpoint::unprivileged();
-    common.tcp = if has_connections(wanted.images)? { Tcp::Established } else { Tcp::Fail };
-    common.ext_unix_sockets = wanted.external_unix;
-    common.shell_job = wanted.shell_job;
-    common.file_locks = true;
-    common.evasive_devices = true;
-    common.cgroups = Some(CgroupMode::Ignore);
-    let options = RestoreOptions { sibling: !wanted.detach, ..RestoreOptions::new(common) };
-    let restored = session
-        .restore(&options, &mut |_| Verdict::Proceed)
-        .map_err(|error| ContainerError::from(error).with_log(&work.path().join(LOG), Operation::Restore))?;
-    let root = restored.pid.as_raw_nonzero().get();
-    if let Some(path) = wanted.pid_file {
-        std::fs::write(path, root.to_string()).map_err(ContainerError::place(path))?;
-    }
-    if wanted.detach { Ok(None) } else { wait(root).map(Some) }
 }
 
 /// Waits for the end of a child, and passes on what is sent to this process meanwhile. Returns its exit code.

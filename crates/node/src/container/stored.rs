@@ -11,7 +11,7 @@ use torpor_store::name::Reference;
 use torpor_store::{Manifest, Repository};
 
 use super::ContainerError;
-use super::generation::Facts;
+use super::generation::{Facts, Process};
 use super::lease::{Lease, Taker};
 use super::restore::{Wanted, container, root_of_bundle, sources_of_mounts};
 use super::route::Runtime;
@@ -60,9 +60,7 @@ impl<'a> Kept<'a> {
 
     /// Whether the container still runs here that a suspend was to end: Torpor was killed between its commit and that.
     fn never_ended(&self, machine: &Machine) -> bool {
-        self.manifest.description().kind == GenerationKind::Suspend
-            && self.facts.machine.same_boot(machine)
-            && self.facts.process.runs()
+        never_ended(self.manifest, &self.facts.machine, self.facts.process, machine)
     }
 
     /// Lays out CRIU's images and `descriptors.json` in an empty directory, for the `restore` of runc and crun.
@@ -70,19 +68,7 @@ impl<'a> Kept<'a> {
     /// # Errors
     /// They cannot be read or written.
     pub fn images_into(&self, directory: &Path) -> Result<(), ContainerError> {
-        for image in self.manifest.images() {
-            if image.name.contains('/') || image.name.starts_with('.') {
-                return Err(ContainerError::ImageName { name: image.name.clone() });
-            }
-            let body = self.repository.read_image(self.manifest, &image.name)?;
-            let path = directory.join(&image.name);
-            File::create_new(&path)
-                .and_then(|mut file| file.write_all(&body))
-                .map_err(ContainerError::place(&path))?;
-        }
-        // The runtime's CRIU may be any: newer ones read the older form, too.
-        crate::restore::lay_out_memory(self.repository, self.manifest, directory, Generation::Narrow)
-            .map_err(|error| ContainerError::Layout(Box::new(error)))
+        images_into(self.repository, self.manifest, directory)
     }
 
     /// Holds the container's files against the root directory that they are for. Nothing is written yet.
@@ -176,6 +162,32 @@ pub struct Origin<'a> {
     pub room: &'a Path,
 }
 
+/// Whether a process still runs on this machine that a suspend was to end.
+pub(crate) fn never_ended(manifest: &Manifest, was: &Machine, process: Process, is: &Machine) -> bool {
+    manifest.description().kind == GenerationKind::Suspend && was.same_boot(is) && process.runs()
+}
+
+/// Lays out CRIU's images, memory too, in an empty directory.
+pub(crate) fn images_into(
+    repository: &Repository,
+    manifest: &Manifest,
+    directory: &Path,
+) -> Result<(), ContainerError> {
+    for image in manifest.images() {
+        if image.name.contains('/') || image.name.starts_with('.') {
+            return Err(ContainerError::ImageName { name: image.name.clone() });
+        }
+        let body = repository.read_image(manifest, &image.name)?;
+        let path = directory.join(&image.name);
+        File::create_new(&path)
+            .and_then(|mut file| file.write_all(&body))
+            .map_err(ContainerError::place(&path))?;
+    }
+    // The runtime's CRIU may be any: newer ones read the older form, too.
+    crate::restore::lay_out_memory(repository, manifest, directory, Generation::Narrow)
+        .map_err(|error| ContainerError::Layout(Box::new(error)))
+}
+
 /// Makes a container run again from a generation. Of `wanted`, the images are those of the store. Returns its exit code,
 /// where it was waited for.
 ///
@@ -186,22 +198,45 @@ pub fn from_store(
     wanted: &Wanted<'_>,
     from: &Origin<'_>,
 ) -> Result<Option<i32>, ContainerError> {
+    go_on(from, wanted.id, |epoch| restore(runtime, wanted, from, epoch))
+}
+
+/// Holds the name while something of it is restored and, where that was waited for, notes how it ended.
+pub(crate) fn go_on(
+    from: &Origin<'_>,
+    id: &str,
+    restore: impl FnOnce(&Epoch) -> Result<Option<i32>, ContainerError>,
+) -> Result<Option<i32>, ContainerError> {
     staging::clean_up(from.room, "restore-");
     let lineage = Lineage::new(from.repository, from.reference.name.clone());
     if lineage.record()?.is_none() {
         return Err(LineageError::NoSuchName { name: from.reference.name.clone() }.into());
     }
-    let taker = Taker { id: wanted.id, pod: None, host: &from.host, signs: from.signs };
+    let taker = Taker { id, pod: None, host: &from.host, signs: from.signs };
     let lease = Lease::take(&lineage, &taker)?;
-    let code = restore(runtime, wanted, from, lease.epoch())?;
+    let code = restore(lease.epoch())?;
     if let Some(code) = code {
         match lease.epoch().close(ending(code)) {
             // A checkpoint that was made meanwhile has its own word on how it goes on.
             Ok(_) | Err(LineageError::Fenced { .. }) => {}
-            Err(error) => tracing::warn!(%error, "how the container ended cannot be noted"),
+            Err(error) => tracing::warn!(%error, "how it ended cannot be noted"),
         }
     }
     Ok(code)
+}
+
+/// Notes an attempt to restore a generation, and its failure.
+pub(crate) fn attempt(
+    epoch: &Epoch,
+    number: u64,
+    attempt: impl FnOnce() -> Result<Option<i32>, ContainerError>,
+) -> Result<Option<i32>, ContainerError> {
+    epoch.record_attempt(number)?;
+    attempt().inspect_err(|error| {
+        if let Err(error) = epoch.record_failed(number, &error.to_string()) {
+            tracing::warn!(%error, "the failure cannot be noted");
+        }
+    })
 }
 
 /// Runtimes tell a signal as 128 and its number.
@@ -224,7 +259,7 @@ fn restore(
     let machine = Machine::read();
     kept.check(&machine)?;
     if kept.never_ended(&machine) {
-        return Err(ContainerError::NeverEnded { id: kept.facts.id.clone() });
+        return Err(ContainerError::NeverEnded { id: format!("container {}", kept.facts.id) });
     }
     let mut files = vec![kept.files_for(&root_of_bundle(wanted.bundle)?)?];
     let sources = sources_of_mounts(wanted.bundle)?;
@@ -232,8 +267,7 @@ fn restore(
     files.extend(kept.mounts_for(|at| sources.get(at).cloned(), missing)?);
     runtime.has_not(wanted.root, wanted.id)?;
 
-    epoch.record_attempt(number)?;
-    let mut attempt = || -> Result<Option<i32>, ContainerError> {
+    attempt(epoch, number, || {
         let name = format!("restore-{}", wanted.id);
         let images = Staging::create(from.room, &name).map_err(ContainerError::place(from.room))?;
         kept.images_into(images.path())?;
@@ -248,16 +282,11 @@ fn restore(
         }
         before.into_iter().for_each(Before::release);
         Ok(code)
-    };
-    attempt().inspect_err(|error| {
-        if let Err(error) = epoch.record_failed(number, &error.to_string()) {
-            tracing::warn!(%error, "the failure cannot be noted");
-        }
     })
 }
 
 /// The manifest of what the lineage offers; an error where another was asked for, or nothing is offered.
-fn offered(from: &Origin<'_>, epoch: &Epoch) -> Result<Manifest, ContainerError> {
+pub(crate) fn offered(from: &Origin<'_>, epoch: &Epoch) -> Result<Manifest, ContainerError> {
     // What a container was started with is for its bundle to say.
     let wish = Wish { allow_changed: true, templates: true, ..Wish::default() };
     let offer = epoch.offer(&wish)?;

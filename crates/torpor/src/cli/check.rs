@@ -12,7 +12,9 @@ use super::{Exit, failure, output, place};
 mod site;
 mod target;
 
-use target::{CheckedTarget, Target};
+use target::CheckedTarget;
+
+use super::target::Target;
 
 /// Check whether checkpoints are whole and would restore here, or whether what runs can be checkpointed
 ///

@@ -1,25 +1,26 @@
 //! `torpor checkpoint`: have a running program's torpor make a checkpoint, from here or another container; or make one
-//! of a container that knows nothing of Torpor.
+//! of a container or of plain processes that know nothing of Torpor.
 
 mod container;
 mod engine;
+mod process;
 
 pub(super) use container::Connections;
 
 use serde::Serialize;
-use torpor_node::container::Query;
 use torpor_node::control::{Client, Outcome, Request};
 
 use super::failure::Failure;
+use super::target::Target;
 use super::{Exit, control, output};
 
-/// Checkpoint a program that runs under `torpor run`, or a container
+/// Checkpoint a program that runs under `torpor run`, a container, or plain processes
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// A container on this machine, whoever started it: container:ID-OR-NAME, or pod:NAMESPACE/POD[/CONTAINER].
-    /// Without it, a program that runs under `torpor run`.
+    /// A container on this machine, whoever started it: container:ID-OR-NAME, or pod:NAMESPACE/POD[/CONTAINER]. Or pid:NUMBER, a
+    /// process and all below it. Without it, a program that runs under `torpor run`.
     #[arg(value_name = "TARGET")]
-    target: Option<Query>,
+    target: Option<Target>,
     #[command(flatten)]
     wrapper: control::Args,
     /// Let the program run on. Without it, the program ends with its checkpoint and goes on at its next start.
@@ -53,8 +54,10 @@ struct Took {
 
 /// Asks for it and tells how it went.
 pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
-    if let Some(query) = &args.target {
-        return container::run(query, args);
+    match &args.target {
+        Some(Target::Containers(query)) => return container::run(query, args),
+        Some(Target::Process(pid)) => return process::run(*pid, args),
+        None => {}
     }
     let mut client = Client::connect(&args.wrapper.socket()?)?;
     let request =

@@ -4,10 +4,11 @@ use std::path::PathBuf;
 
 use torpor_node::config::Surroundings;
 use torpor_node::container::Flavor;
-use torpor_node::container::restore::{self, Processes, Wanted};
+use torpor_node::container::restore::{self, Wanted};
 use torpor_node::container::route::Runtime;
 use torpor_node::container::stored::{self, Origin};
 use torpor_node::criu_bundle;
+use torpor_node::processes::{self, Processes};
 use torpor_store::name::Reference;
 
 use super::failure::Failure;
@@ -49,6 +50,9 @@ pub(crate) struct Args {
     /// Where images from a store are laid out while they are restored: on a disk, for they are as large as the memory.
     #[arg(long, value_name = "DIR", default_value = "/var/cache/torpor")]
     room: PathBuf,
+    /// Let files pass that plain processes had open for writing, and that changed since their checkpoint in a store.
+    #[arg(long, conflicts_with = "bundle")]
+    changed_files: bool,
     #[command(flatten)]
     store: store::Args,
 }
@@ -96,24 +100,31 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
                 }
             }
         }
-        None if args.reference()?.is_some() => {
-            let message = format!(
-                "{} is to be restored from the store, but not from what bundle",
-                args.source.display()
-            );
-            return Err(
-                Failure::new(Exit::Usage, message, "name the container's bundle with --bundle").into()
-            );
+        None => {
+            let wanted = Processes {
+                criu: &criu_bundle::find(args.criu.as_deref())?.program,
+                images: &images,
+                pid_file: args.pid_file.as_deref(),
+                detach: args.detach,
+                external_unix: args.ext_unix_sockets,
+                shell_job: args.shell_job,
+                staging: &staging,
+            };
+            match args.reference()? {
+                None => processes::restore(&wanted)?,
+                Some(reference) => {
+                    let signs = store::signs(&args.store.store);
+                    let from = Origin {
+                        repository: &args.store.open()?,
+                        reference,
+                        host: surroundings.host,
+                        signs: signs.as_deref(),
+                        room: &args.room,
+                    };
+                    processes::generation::from_store(&wanted, &from, args.changed_files)?
+                }
+            }
         }
-        None => restore::processes(&Processes {
-            criu: &criu_bundle::find(args.criu.as_deref())?.program,
-            images: &images,
-            pid_file: args.pid_file.as_deref(),
-            detach: args.detach,
-            external_unix: args.ext_unix_sockets,
-            shell_job: args.shell_job,
-            staging: &staging,
-        })?,
     };
     Ok(code.map_or(Exit::Success, |code| Exit::Program(u8::try_from(code).unwrap_or(u8::MAX))))
 }

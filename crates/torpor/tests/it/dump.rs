@@ -80,6 +80,11 @@ impl Dumped {
         images
     }
 
+    /// Waits for the end of the program, so that its PID is free.
+    pub(crate) fn reap(&mut self) {
+        self.child.wait().unwrap();
+    }
+
     /// Tells the program to go on by making a file.
     pub(crate) fn tell(&self, name: &str) {
         fs::write(self.path(name), "").unwrap();

@@ -16,6 +16,7 @@ mod memory;
 mod node;
 mod privileges;
 mod process;
+mod processes;
 mod programs;
 mod replicas;
 mod runtime;

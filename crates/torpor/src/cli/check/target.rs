@@ -6,16 +6,14 @@ use std::time::Duration;
 use serde::Serialize;
 use torpor_archive::check::{Answer, Finding};
 use torpor_node::config::{QuantityError, duration};
-use torpor_node::container::{Container, Query, Roots};
+use torpor_node::container::{Container, Roots};
 use torpor_node::outlook::{self, Estimate, Seen, Wanted};
 
 use super::verdict;
 use crate::cli::checkpoint::Connections;
-use crate::cli::failure::Failure;
-use crate::cli::{Exit, failure, output};
+use crate::cli::target::Target;
+use crate::cli::{Exit, output};
 
-/// How a process is named.
-const PROCESS: &str = "pid:";
 /// How long the kubelet's defaults let a container stand still: a liveness probe every 10 s that fails at the third
 /// time, each after 1 s (Kubernetes, `pkg/apis/core/v1/defaults.go`).
 const PROBE: Duration = Duration::from_secs(21);
@@ -53,36 +51,6 @@ pub(super) struct Args {
 
 fn length(text: &str) -> Result<Duration, QuantityError> {
     duration(text)
-}
-
-/// What is asked about.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Target {
-    Process(i32),
-    Containers(Query),
-}
-
-impl Target {
-    /// The target that a word names; none where it names a source. A path may begin with `./` to be none.
-    ///
-    /// # Errors
-    /// Where it begins as a target does and names none.
-    pub(super) fn parse(text: &str) -> Result<Option<Target>, Failure> {
-        if let Some(number) = text.strip_prefix(PROCESS) {
-            let pid = number.parse().ok().filter(|pid| *pid > 0);
-            return pid.map(|pid| Some(Target::Process(pid))).ok_or_else(|| {
-                let message = format!("{text:?} names no process");
-                Failure::new(Exit::Usage, message, "write pid:NUMBER, with the PID on this machine")
-            });
-        }
-        if !text.starts_with("container:") && !text.starts_with("pod:") {
-            return Ok(None);
-        }
-        text.parse().map(|query| Some(Target::Containers(query))).map_err(|error| {
-            let remedy = "or put ./ before it, if it is a path";
-            Failure::new(Exit::Usage, failure::sentence(&anyhow::Error::new(error)), remedy)
-        })
-    }
 }
 
 /// Something that runs.
@@ -199,24 +167,6 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-
-    #[test]
-    fn a_target_is_known_by_its_prefix() {
-        let containers = |text: &str| Some(Target::Containers(text.parse().unwrap()));
-        for (text, target) in [
-            ("pid:7", Some(Target::Process(7))),
-            ("container:web", containers("container:web")),
-            ("pod:shop/web-0", containers("pod:shop/web-0")),
-            ("shop/web", None),
-            ("./pid:7", None),
-            ("store:pid", None),
-        ] {
-            assert_eq!(Target::parse(text).unwrap(), target, "{text}");
-        }
-        for text in ["pid:", "pid:0", "pid:x", "container:", "pod:web"] {
-            assert_eq!(Target::parse(text).unwrap_err().exit, Exit::Usage, "{text}");
-        }
-    }
 
     #[test]
     fn the_grace_period_is_what_the_kubelet_noted() {

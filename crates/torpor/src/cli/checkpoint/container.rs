@@ -30,21 +30,21 @@ use crate::cli::Exit;
 use crate::cli::failure::Failure;
 use crate::cli::{convert, store};
 
-/// Flags for containers.
+/// Flags for containers and plain processes.
 #[derive(Debug, clap::Args)]
-#[command(next_help_heading = "Containers")]
+#[command(next_help_heading = "Containers and plain processes")]
 #[group(skip)]
 pub(super) struct Args {
     /// Write CRIU's images to this directory, from which the container's runtime restores; else the checkpoint becomes a
     /// generation of --name in the store, together with what the container changed in its image.
     #[arg(long, value_name = "DIR", requires = "target")]
-    images: Option<PathBuf>,
+    pub(super) images: Option<PathBuf>,
     /// Take along what is in the mount at this path of the container, such as a volume. It is put back at the restore.
     #[arg(long, value_name = "PATH", requires = "target", conflicts_with = "images")]
-    carry_mount: Vec<PathBuf>,
+    pub(super) carry_mount: Vec<PathBuf>,
     /// Take along what ends with the pod: /dev/shm and emptyDirs.
     #[arg(long, requires = "target", conflicts_with = "images")]
-    own_mounts: bool,
+    pub(super) own_mounts: bool,
     /// What happens to TCP connections.
     #[arg(long, value_name = "WORD", default_value = "fail", requires = "target")]
     tcp: Connections,
@@ -56,21 +56,21 @@ pub(super) struct Args {
     shell_job: bool,
     /// Who makes the checkpoint.
     #[arg(long, value_name = "WORD", default_value = "direct", requires = "target")]
-    route: Route,
+    pub(super) route: Route,
     /// The low-level runtime: a path, or a name to look for in PATH. By default runc or crun, whichever started it.
     #[arg(long, value_name = "PROGRAM", requires = "target")]
     runtime: Option<PathBuf>,
     /// A directory of a runtime's states that is not among the usual ones.
     #[arg(long, value_name = "DIR", requires = "target")]
-    runtime_root: Vec<PathBuf>,
+    pub(super) runtime_root: Vec<PathBuf>,
     /// The CRIU to use.
     #[arg(long, value_name = "PROGRAM", requires = "target")]
-    criu: Option<PathBuf>,
+    pub(super) criu: Option<PathBuf>,
     /// An option of CRIU's own, as KEY or KEY=VALUE.
     #[arg(long, value_name = "OPTION", requires = "target")]
     criu_option: Vec<ExpertOption>,
     #[command(flatten)]
-    store: store::Args,
+    pub(super) store: store::Args,
 }
 
 /// What happens to TCP connections.
@@ -86,7 +86,7 @@ pub(in crate::cli) enum Connections {
 
 /// Who makes the checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Route {
+pub(super) enum Route {
     /// Torpor, which speaks to CRIU itself: the shortest freeze.
     Direct,
     /// The runtime's own command, which takes --images.
@@ -100,7 +100,10 @@ enum Route {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Made {
-    pub(super) container: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) container: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) process: Option<i32>,
     pub(super) checkpoint: String,
     pub(super) suspended: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -259,7 +262,8 @@ impl Work<'_> {
             clean_up(container, runtime());
         }
         Ok(Made {
-            container: container.id.clone(),
+            container: Some(container.id.clone()),
+            process: None,
             checkpoint,
             suspended: !args.leave_running,
             frozen_milliseconds: done.frozen.map(milliseconds),
@@ -385,21 +389,21 @@ fn given_mounts(spec: &serde_json::Value) -> Vec<layout::GivenMount> {
         .collect()
 }
 
-fn reference(stored: &Stored) -> String {
+pub(super) fn reference(stored: &Stored) -> String {
     let description = stored.manifest.description();
     format!("{}@{}", description.name, description.generation)
 }
 
 impl Args {
     /// Opens the store, or makes it.
-    fn open(&self) -> anyhow::Result<Repository> {
+    pub(super) fn open(&self) -> anyhow::Result<Repository> {
         let backend = store::backend(&self.store.store)?;
         let credentials =
             store::credentials(self.store.passphrase_file.as_deref(), self.store.key_file.as_deref())?;
         Ok(Repository::open_or_create(backend, &credentials)?)
     }
 
-    fn wishes(&self, leave_running: bool) -> Wishes {
+    pub(super) fn wishes(&self, leave_running: bool) -> Wishes {
         Wishes {
             leave_running,
             tcp: self.tcp.option(),
@@ -424,7 +428,7 @@ fn clean_up(container: &Container, runtime: Result<Runtime, ContainerError>) {
     }
 }
 
-fn took((phase, duration): (Phase, Duration)) -> Took {
+pub(super) fn took((phase, duration): (Phase, Duration)) -> Took {
     Took { phase: phase.name().to_owned(), milliseconds: milliseconds(duration) }
 }
 
@@ -432,9 +436,14 @@ pub(super) fn milliseconds(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1000.0
 }
 
-fn told(made: &Made) -> String {
+pub(super) fn told(made: &Made) -> String {
     let what = if made.suspended { "ended" } else { "runs on" };
-    let mut text = format!("{}: container {} {what}\n", made.checkpoint, made.container);
+    let of = match (&made.container, made.process) {
+        (Some(id), _) => format!("container {id}"),
+        (None, Some(pid)) => format!("process {pid}"),
+        (None, None) => "it".to_owned(),
+    };
+    let mut text = format!("{}: {of} {what}\n", made.checkpoint);
     if let Some(frozen) = made.frozen_milliseconds {
         text.push_str(&format!("  frozen   {frozen:>9.1} ms\n"));
     }
@@ -451,7 +460,8 @@ mod tests {
     #[test]
     fn what_was_made_is_told() {
         let made = Made {
-            container: "one".into(),
+            container: Some("one".into()),
+            process: None,
             checkpoint: "/var/tmp/one".into(),
             suspended: false,
             frozen_milliseconds: Some(12.25),

@@ -144,7 +144,8 @@ pub(super) fn place(container: &Container) -> PodPlace {
 fn made(container: String, archive: &Path, since: Instant) -> Made {
     let took = Took { phase: "capture".to_owned(), milliseconds: milliseconds(since.elapsed()) };
     Made {
-        container,
+        container: Some(container),
+        process: None,
         checkpoint: archive.display().to_string(),
         suspended: false,
         frozen_milliseconds: None,

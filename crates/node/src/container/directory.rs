@@ -1,0 +1,226 @@
+//! A dump into a directory of CRIU's images.
+//!
+//! Everything is written beside the place where it is to be, and put there by one rename once it is whole.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use torpor_criu::diagnosis::Operation;
+use torpor_criu::image::edit::{self, EditError};
+use torpor_criu::options::{DumpOptions, Tcp};
+use torpor_criu::program::Program;
+
+use super::ContainerError;
+use super::checkpoint::Done;
+use super::dump::LOG;
+use super::freeze::{Engine, Freeze, Tree};
+use super::pages::PagesIntoDirectory;
+use super::together::{Meeting, Stage, Together};
+use crate::budget;
+use crate::checkpoint::Order;
+use crate::phase::{Phase, Phases};
+use crate::staging::Staging;
+
+/// A dump that is to be made.
+pub(crate) struct IntoDirectory<'a> {
+    /// What is dumped.
+    pub(crate) tree: Tree<'a>,
+    /// The CRIU to use.
+    pub(crate) criu: &'a Program,
+    /// Until when.
+    pub(crate) order: &'a Order,
+    /// What CRIU is told, by where the images go.
+    pub(crate) options: &'a dyn Fn(&Path) -> DumpOptions,
+    /// What happens to TCP connections.
+    pub(crate) tcp: Tcp,
+    /// Memory that may have to be copied, in bytes.
+    pub(crate) memory: u64,
+    /// What the capture may take of memory, in bytes; by default half of what is free.
+    pub(crate) memory_budget: Option<u64>,
+    /// Others that are checkpointed at the same moment.
+    pub(crate) together: Option<&'a Together>,
+    /// A file that is put beside the images: its name and content.
+    pub(crate) beside: Option<(&'a str, String)>,
+}
+
+impl IntoDirectory<'_> {
+    /// Makes it in `partial`, which then becomes `directory`.
+    pub(crate) fn make(
+        &self,
+        directory: &Path,
+        partial: Staging,
+        mut phases: Phases,
+    ) -> Result<Done, ContainerError> {
+        let order = self.order;
+        room(partial.path(), self.memory)?;
+        let engine = Engine::start(self.criu)?;
+        let generation = engine.generation;
+        let frozen = OnceLock::new();
+        let memory = budget::of_draft(
+            budget::decide(self.memory_budget, budget::Memory::read()),
+            2 * budget::SOCKET,
+            self.memory,
+        );
+        let at_once = !self.tree.leave_running;
+        let sink = PagesIntoDirectory::new(partial.path(), order, &frozen, memory, at_once)
+            .map_err(ContainerError::helper("take memory for the pages"))?;
+        let sink = Meeting::new(sink, self.together, order);
+        order.check()?;
+
+        let failed = ContainerError::place(partial.path());
+        let options = (self.options)(partial.path());
+        let meet = |stage| self.together.map_or(Ok(()), |together| together.wait(stage, order));
+        let finish = |sink: Meeting<'_, PagesIntoDirectory<'_>>| -> Result<(), ContainerError> {
+            let sink = sink.into_sink();
+            order.check()?;
+            sink.finish(generation).map_err(&failed)?;
+            if let Some((name, content)) = &self.beside {
+                std::fs::write(partial.path().join(name), content).map_err(&failed)?;
+            }
+            close_connections(self.tcp, partial.path())?;
+            make_durable(partial.path()).map_err(&failed)?;
+            order.check()?;
+            // Past this, it exists.
+            std::fs::rename(partial.path(), directory).map_err(ContainerError::place(directory))?;
+            if let Err(error) = sync_directory(parent(directory)) {
+                tracing::warn!(%error, "a crash of the machine may undo the checkpoint");
+            }
+            meet(Stage::Committed).inspect_err(|_| {
+                if let Err(error) = std::fs::rename(directory, partial.path()) {
+                    tracing::warn!(%error, path = %directory.display(), "the checkpoint of one container alone stays");
+                }
+            })
+        };
+        let freeze =
+            Freeze { tree: self.tree, order, options: &options, frozen: &frozen, phases: &mut phases };
+        let result = freeze.run(engine, sink, &mut |sink, _| {
+            meet(Stage::Captured)?;
+            match self.tree.leave_running {
+                true => Ok(Some(sink)),
+                false => finish(sink).map(|()| None),
+            }
+        });
+        let (sink, duration) =
+            result.map_err(|error| error.with_log(&partial.path().join(LOG), Operation::Checkpoint))?;
+        if let Some(sink) = sink {
+            phases.enter(Phase::Commit);
+            finish(sink)?;
+        }
+        partial.keep();
+        Ok(Done { phases, frozen: Some(duration) })
+    }
+}
+
+/// Closes connections in the images, where that is wished for: CRIU leaves it to the restore otherwise, and not every
+/// runtime can tell CRIU to.
+pub(crate) fn close_connections(tcp: Tcp, images: &Path) -> Result<(), ContainerError> {
+    if tcp != Tcp::Close {
+        return Ok(());
+    }
+    change(&images.join("files.img"), |files| Ok(edit::close_connections(files, |_| true)?.image))?;
+    change(&images.join("inventory.img"), |inventory| Ok(edit::connections_are_closed(inventory)?))
+}
+
+/// Changes an image.
+fn change(path: &Path, change: impl Fn(&[u8]) -> Result<Vec<u8>, EditError>) -> Result<(), ContainerError> {
+    let bytes = std::fs::read(path).map_err(ContainerError::place(path))?;
+    let changed = change(&bytes).map_err(|source| ContainerError::Edit { path: path.to_owned(), source })?;
+    std::fs::write(path, changed).map_err(ContainerError::place(path))
+}
+
+/// A directory beside the one that is to be, on the same file system. What an earlier checkpoint left there when it was
+/// killed is removed.
+pub(crate) fn partial(directory: &Path) -> Result<Staging, ContainerError> {
+    let failed = ContainerError::place(directory);
+    match std::fs::read_dir(directory) {
+        Ok(entries) => {
+            if entries.count() > 0 {
+                return Err(ContainerError::Occupied { path: directory.to_owned() });
+            }
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(failed(error)),
+    }
+    let name = directory.file_name().ok_or_else(|| failed(io::ErrorKind::InvalidInput.into()))?;
+    let mut partial = std::ffi::OsString::from(".");
+    partial.push(name);
+    partial.push(".torpor-partial");
+    let parent = parent(directory);
+    if parent.join(&partial).exists() {
+        tracing::warn!(path = %parent.join(&partial).display(), "an earlier checkpoint was cut off; what it left is removed");
+    }
+    let name = PathBuf::from(partial);
+    let name = name.to_str().ok_or_else(|| failed(io::ErrorKind::InvalidFilename.into()))?;
+    Staging::create(parent, name).map_err(failed)
+}
+
+fn parent(directory: &Path) -> &Path {
+    directory.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Refuses what certainly does not fit.
+pub(super) fn room(path: &Path, needed: u64) -> Result<(), ContainerError> {
+    let free = rustix::fs::statvfs(path).map_err(|errno| ContainerError::place(path)(errno.into()))?;
+    let available = free.f_bavail.saturating_mul(free.f_frsize);
+    if available < needed {
+        Err(ContainerError::Room { path: path.to_owned(), needed, available })
+    } else {
+        Ok(())
+    }
+}
+
+/// Has the system write all small files of a directory, and the directory itself. Pages were written by their writer.
+pub(super) fn make_durable(directory: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        if !entry.file_name().as_encoded_bytes().starts_with(b"pages-") && entry.file_type()?.is_file() {
+            File::open(entry.path())?.sync_data()?;
+        }
+    }
+    sync_directory(directory)
+}
+
+fn sync_directory(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_killed_checkpoint_left_is_removed_by_the_next() {
+        let place = tempfile::tempdir().unwrap();
+        let directory = place.path().join("images");
+        let first = partial(&directory).unwrap();
+        std::fs::write(first.path().join("core-1.img"), "").unwrap();
+        first.keep();
+        let second = partial(&directory).unwrap();
+        assert_eq!(std::fs::read_dir(second.path()).unwrap().count(), 0);
+        drop(second);
+        assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_directory_in_use_is_left_alone() {
+        let place = tempfile::tempdir().unwrap();
+        std::fs::write(place.path().join("precious"), "").unwrap();
+        assert!(matches!(partial(place.path()).unwrap_err(), ContainerError::Occupied { .. }));
+        let empty = place.path().join("empty");
+        std::fs::create_dir(&empty).unwrap();
+        assert!(partial(&empty).is_ok());
+        assert!(matches!(
+            partial(Path::new("/")).unwrap_err(),
+            ContainerError::Place { .. } | ContainerError::Occupied { .. }
+        ));
+    }
+
+    #[test]
+    fn what_certainly_does_not_fit_is_refused() {
+        let place = tempfile::tempdir().unwrap();
+        assert!(room(place.path(), 1).is_ok());
+        assert!(matches!(room(place.path(), u64::MAX).unwrap_err(), ContainerError::Room { .. }));
+    }
+}

@@ -1,0 +1,97 @@
+//! `torpor checkpoint pid:N`: a process and all below it, with no container around them.
+
+use std::path::Path;
+
+use torpor_node::config::Surroundings;
+use torpor_node::container::carry::Carry;
+use torpor_node::container::generation::Destination;
+use torpor_node::container::{Query, Roots};
+use torpor_node::criu_bundle;
+use torpor_node::processes::Job;
+
+use super::container::{self, Made, Route, milliseconds, reference, told, took};
+use crate::cli::Exit;
+use crate::cli::failure::Failure;
+use crate::cli::store;
+
+/// Makes the checkpoint.
+pub(super) fn run(pid: i32, args: &super::Args) -> anyhow::Result<Exit> {
+    let choice = &args.container;
+    // The first process of a container is that container, whose runtime must be able to take it back.
+    if let Some(found) =
+        Roots::with(choice.runtime_root.clone()).containers().iter().find(|one| one.init == pid)
+    {
+        return container::run(&Query::Container(found.id.clone()), args);
+    }
+    refuse(args)?;
+    let job = Job {
+        root: pid,
+        criu: &criu_bundle::find(choice.criu.as_deref())?.program,
+        wishes: choice.wishes(args.leave_running),
+        timeout: args.wrapper.timeout,
+    };
+    let (checkpoint, done) = match &choice.images {
+        Some(images) => {
+            let directory = std::path::absolute(images)?;
+            (directory.display().to_string(), job.into_directory(&directory)?)
+        }
+        None => {
+            let stored = into_store(&job, args)?;
+            (reference(&stored), stored.done)
+        }
+    };
+    let made = Made {
+        container: None,
+        process: Some(pid),
+        checkpoint,
+        suspended: !args.leave_running,
+        frozen_milliseconds: done.frozen.map(milliseconds),
+        phases: done.phases.durations().into_iter().map(took).collect(),
+    };
+    args.output.print(&made, told)?;
+    Ok(Exit::Success)
+}
+
+/// What means something for containers alone.
+fn refuse(args: &super::Args) -> Result<(), Failure> {
+    let choice = &args.container;
+    let about = if choice.route != Route::Direct {
+        "--route"
+    } else if choice.own_mounts || !choice.carry_mount.is_empty() {
+        "--own-mounts and --carry-mount"
+    } else if args.engine.export.is_some() {
+        "--export"
+    } else {
+        return Ok(());
+    };
+    let message =
+        format!("plain processes have no engine and no mounts of their own, which {about} is about");
+    Err(Failure::new(Exit::Usage, message, "leave it out; write to a directory with --images, or to a store"))
+}
+
+/// Makes it as a generation in the store.
+fn into_store(
+    job: &Job<'_>,
+    args: &super::Args,
+) -> anyhow::Result<torpor_node::container::generation::Stored> {
+    let choice = &args.container;
+    let Some(name) = args.wrapper.name.clone() else {
+        let message = "plain processes have no name of their own to be kept under";
+        return Err(
+            Failure::new(Exit::Usage, message, "give one with --name, or a directory with --images").into()
+        );
+    };
+    let surroundings = Surroundings::read()?;
+    let staging = surroundings.runtime_dir.join("torpor");
+    let signs = store::signs(&choice.store.store);
+    let destination = Destination {
+        repository: &choice.open()?,
+        name,
+        host: surroundings.host,
+        signs: signs.as_deref(),
+        moment: None,
+        mounts: Carry::default(),
+        staging: Path::new(&staging),
+    };
+    Ok(job.into_store(&destination)?)
+}

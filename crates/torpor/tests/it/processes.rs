@@ -1,0 +1,143 @@
+//! Plain processes that know nothing of Torpor: checkpointed by their PID, and restored.
+
+use std::fs;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::dump::Dumped;
+use crate::process::{send, state};
+
+/// Counts in memory, says how far it is in a file, and ends with the code that it is told.
+const COUNTER: &str = r"
+import os, sys, time
+d, n = sys.argv[1], 0
+while True:
+    n += 1
+    with open(d + '/new', 'w') as f: f.write(str(n))
+    os.rename(d + '/new', d + '/count')
+    if n == 1: open(d + '/ready', 'w').close()
+    if os.path.exists(d + '/end'): sys.exit(int(open(d + '/end').read()))
+    time.sleep(0.01)
+";
+const LIMIT: Duration = Duration::from_secs(30);
+
+fn torpor(counter: &Dumped, words: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_torpor"));
+    command
+        .args(words)
+        .current_dir(counter.path("."))
+        .env("TORPOR_RUNTIME_DIR", counter.path("run"))
+        .env("TORPOR_STORE", counter.path("store"))
+        .stdin(Stdio::null());
+    command
+}
+
+fn done(output: &Output) -> String {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn refused(counter: &Dumped, words: &[&str]) -> String {
+    let output = torpor(counter, words).output().unwrap();
+    assert!(!output.status.success(), "{words:?} succeeded");
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn count(counter: &Dumped) -> u64 {
+    fs::read_to_string(counter.path("count")).unwrap().parse().unwrap()
+}
+
+fn counts_beyond(counter: &Dumped, number: u64) -> u64 {
+    let until = Instant::now() + LIMIT;
+    loop {
+        match count(counter) {
+            count if count > number => return count,
+            count => assert!(Instant::now() < until, "it stands still at {count}, not beyond {number}"),
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Ends a process that is not the test's child, and waits until it is gone.
+fn end(pid: i32) {
+    send(pid, Signal::KILL);
+    let until = Instant::now() + LIMIT;
+    while state(pid).is_some_and(|state| state != 'Z') {
+        assert!(Instant::now() < until, "{pid} does not end");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn processes_run_on_after_their_checkpoint_and_come_back_from_it() {
+    let Some(mut counter) = Dumped::start(COUNTER) else { return };
+    let target = format!("pid:{}", counter.pid());
+    let before = counts_beyond(&counter, 3);
+    let said = done(
+        &torpor(&counter, &["checkpoint", &target, "--images", "images", "--leave-running"])
+            .output()
+            .unwrap(),
+    );
+    assert!(said.contains("runs on") && said.contains("frozen"), "{said}");
+    let later = counts_beyond(&counter, count(&counter) + 20);
+
+    send(counter.pid() as i32, Signal::KILL);
+    counter.reap();
+    fs::write(counter.path("count"), "0").unwrap();
+    let detached = ["restore", "images", "--detach", "--pid-file", "pid"];
+    // Whoever runs on has the output that it was given.
+    let status = torpor(&counter, &detached).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
+    assert!(status.success());
+    let after = counts_beyond(&counter, 0);
+    assert!(before <= after && after < later, "from {before} to {later}, and restored at {after}");
+    let pid: i32 = fs::read_to_string(counter.path("pid")).unwrap().parse().unwrap();
+    assert_eq!(pid, counter.pid() as i32);
+    end(pid);
+}
+
+#[test]
+fn processes_in_a_store_go_on_once_and_end_with_their_own_code() {
+    let Some(mut counter) = Dumped::start(COUNTER) else { return };
+    let target = format!("pid:{}", counter.pid());
+    let said = refused(&counter, &["checkpoint", &target]);
+    assert!(said.contains("--name"), "{said}");
+    let keep = ["checkpoint", &target, "--name", "jobs/counter"];
+    let said = done(&torpor(&counter, &[&keep[..], &["--leave-running"]].concat()).output().unwrap());
+    assert!(said.starts_with("jobs/counter@1: process "), "{said}");
+    counts_beyond(&counter, count(&counter));
+    let said = refused(&counter, &[&keep[..], &["--timeout", "1ms"]].concat());
+    assert!(said.contains("in the time it had"), "{said}");
+    counts_beyond(&counter, count(&counter));
+    let said = done(&torpor(&counter, &keep).output().unwrap());
+    assert!(said.starts_with("jobs/counter@2: ") && said.contains("ended"), "{said}");
+    counter.reap();
+    let stopped = count(&counter);
+
+    let restore = ["restore", "jobs/counter", "--room", "room"];
+    let mut running = torpor(&counter, &restore).spawn().unwrap();
+    counts_beyond(&counter, stopped);
+    fs::write(counter.path("end"), "7").unwrap();
+    assert_eq!(running.wait().unwrap().code(), Some(7), "its own exit code");
+    assert!(fs::read_dir(counter.path("room")).unwrap().next().is_none());
+
+    let said = refused(&counter, &["restore", "jobs/none"]);
+    assert!(said.contains("jobs/none"), "{said}");
+}
+
+#[test]
+fn what_cannot_be_checkpointed_is_refused_with_its_reason() {
+    let Some(counter) = Dumped::start(COUNTER) else { return };
+    let own = format!("pid:{}", std::process::id());
+    for (words, reason) in [
+        (vec!["checkpoint", "pid:0", "--images", "i"], "names no process"),
+        (vec!["checkpoint", own.as_str(), "--images", "i"], "this torpor runs below it"),
+        (vec!["checkpoint", "pid:2147483647", "--images", "i"], "no process"),
+        (vec!["checkpoint", own.as_str(), "--images", "i", "--own-mounts"], "--own-mounts"),
+    ] {
+        let said = refused(&counter, &words);
+        assert!(said.contains(reason), "{words:?}: {said}");
+    }
+    assert!(!counter.path("i").exists());
+}
