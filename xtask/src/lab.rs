@@ -42,10 +42,19 @@ pub(crate) fn ensure(args: &Args) -> Result<PathBuf> {
 pub(crate) fn works(root: &Path) -> Result<()> {
     chore::step("trying a container on a lab host");
     let share = workspace::target().join("lab/works");
-    std::fs::create_dir_all(&share)?;
-    let script = share.join("works");
-    std::fs::copy(scripts().join("works"), &script)?;
-    chore::capture(Command::new(scripts().join("host")).arg(root).arg(&share).arg(script))?;
+    on_host(root, &share, |host, lab| {
+        host.arg(lab.join("works"));
+    })?;
+    Ok(())
+}
+
+/// Whether Docker's daemon starts on a lab host of this root; says what does not.
+pub(crate) fn docker_works(root: &Path) -> Result<()> {
+    chore::step("trying Docker on a lab host");
+    let share = workspace::target().join("lab/works");
+    on_host(root, &share, |host, lab| {
+        host.arg(lab.join("docker"));
+    })?;
     Ok(())
 }
 

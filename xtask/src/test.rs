@@ -22,7 +22,7 @@ pub(crate) struct Args {
     /// Only the tests: no formatting, lints or documentation.
     #[arg(long)]
     only_tests: bool,
-    /// Also test with real runc, crun, Podman and containerd, on lab hosts (`cargo xtask lab`).
+    /// Also test with real runc, crun, Podman, containerd and Docker, on lab hosts (`cargo xtask lab`).
     #[arg(long, value_name = "WHEN", value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "always")]
     engines: Option<Engines>,
     /// Passed on to the test runner (names of tests, and its options).
@@ -40,17 +40,28 @@ enum Engines {
 }
 
 impl Engines {
-    /// The root for lab hosts, where the tests run.
-    fn lab(self) -> Result<Option<PathBuf>> {
+    /// What tests are told of lab hosts, where they run.
+    fn lab(self) -> Result<Vec<(&'static str, PathBuf)>> {
         let works = lab::ensure(&lab::Args::default()).and_then(|root| lab::works(&root).map(|()| root));
-        match (self, works) {
-            (_, Ok(root)) => Ok(Some(root)),
-            (Self::Always, Err(error)) => Err(error),
+        let root = match (self, works) {
+            (_, Ok(root)) => root,
+            (Self::Always, Err(error)) => return Err(error),
             (Self::IfPossible, Err(error)) => {
                 eprintln!("    no containers can run here, so no test with a real engine does: {error:#}");
-                Ok(None)
+                return Ok(Vec::new());
+            }
+        };
+        let docker = lab::docker_works(&root);
+        let mut told = vec![("TORPOR_LAB", root)];
+        match (self, docker) {
+            (_, Ok(())) => {}
+            (Self::Always, Err(error)) => return Err(error),
+            (Self::IfPossible, Err(error)) => {
+                eprintln!("    Docker does not start here, so no test with it does: {error:#}");
+                told.push(("TORPOR_LAB_WITHOUT", "docker".into()));
             }
         }
+        Ok(told)
     }
 }
 
@@ -60,11 +71,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     chore::step("finding a CRIU that works here");
     let criu = criu::ensure(&criu::Args::default())?;
-    let lab = args.engines.map(Engines::lab).transpose()?.flatten();
+    let lab = args.engines.map(Engines::lab).transpose()?.unwrap_or_default();
     if args.prepare {
         println!("export TORPOR_CRIU={}", criu.display());
-        if let Some(lab) = lab {
-            println!("export TORPOR_LAB={}", lab.display());
+        for (variable, value) in &lab {
+            println!("export {variable}={}", value.display());
         }
         return Ok(());
     }
@@ -90,9 +101,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     } else {
         tests.args(["test", "--workspace", "--no-fail-fast", "--"]).args(&args.filter);
     }
-    if let Some(lab) = lab {
-        tests.env("TORPOR_LAB", lab);
-    }
+    tests.envs(lab);
     chore::run(tests.env("TORPOR_CRIU", &criu))?;
     if args.only_tests {
         return Ok(());

@@ -8,7 +8,7 @@ use super::plan::{Plan, Wanted};
 use super::{HANDLER, InstallError};
 
 const CONFIG: &str = "/etc/docker/daemon.json";
-const PROGRAMS: [&str; 3] = ["/usr/bin/dockerd", "/usr/local/bin/dockerd", "/etc/docker"];
+const PROGRAMS: [&str; 3] = ["/usr/bin/dockerd", "/usr/sbin/dockerd", "/etc/docker"];
 
 pub(super) fn plan(wanted: &Wanted, runtime: &Path, plan: &mut Plan) -> Result<(), InstallError> {
     if !wanted.has(&PROGRAMS) {

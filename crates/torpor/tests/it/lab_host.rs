@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 /// Names the root.
 const VARIABLE: &str = "TORPOR_LAB";
+/// Names engines that do not work on this machine, as `cargo xtask test` finds.
+const WITHOUT: &str = "TORPOR_LAB_WITHOUT";
 /// Scripts that run on a lab host, and the one that starts it.
 pub(crate) const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../xtask/lab");
 /// Enters the host's control groups, which only those outside can name, and runs its arguments with the three standard
@@ -30,6 +32,16 @@ pub(crate) fn root() -> Option<PathBuf> {
     };
     assert!(rustix::process::geteuid().is_root(), "lab hosts are made as root");
     Some(root)
+}
+
+/// The same, where an engine is not said to be missing on them.
+pub(crate) fn root_with(engine: &str) -> Option<PathBuf> {
+    let without = std::env::var(WITHOUT).unwrap_or_default();
+    if without.split(' ').any(|missing| missing == engine) {
+        eprintln!("SKIPPED: {WITHOUT} says that {engine} does not work here");
+        return None;
+    }
+    root()
 }
 
 /// The host. It ends when it is dropped, with all that runs on it.

@@ -1,6 +1,7 @@
 //! `torpor-runtime` under real engines, on lab hosts: what it hands on is as without it, and what it restores goes on.
 
 mod bare;
+mod docker;
 mod node;
 
 use node::{Cluster, Node};

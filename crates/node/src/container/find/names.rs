@@ -43,9 +43,22 @@ struct Metadata {
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
 struct Docker {
-    #[serde(rename = "Name")]
     name: String,
+    /// The image's ID, after the algorithm.
+    #[serde(default)]
+    image: Option<String>,
+    #[serde(default)]
+    config: DockerConfig,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct DockerConfig {
+    /// The image as it was named, which may be by its ID.
+    #[serde(default)]
+    image: Option<String>,
 }
 
 impl Names {
@@ -69,11 +82,8 @@ impl Names {
         let annotations = &container.description.annotations;
         let mut names = self.stored.get(&container.id).map(|stored| stored.names.clone()).unwrap_or_default();
         names.extend(ANNOTATIONS.iter().filter_map(|key| annotations.get(*key).cloned()));
-        if container.engine == Engine::Docker
-            && let Ok(Some(bytes)) = contents(&self.docker.join(&container.id).join("config.v2.json"))
-            && let Ok(Docker { name }) = serde_json::from_slice(&bytes)
-        {
-            names.push(name.trim_start_matches('/').to_owned());
+        if let Some(docker) = self.docker(container) {
+            names.push(docker.name.trim_start_matches('/').to_owned());
         }
         names.sort();
         names.dedup();
@@ -82,9 +92,41 @@ impl Names {
 
     /// The image of one container.
     pub(super) fn image_of(&self, container: &Container) -> MadeFrom {
+        let filled = |text: Option<String>| text.filter(|text| !text.is_empty());
+        if let Some(docker) = self.docker(container) {
+            let id = docker.image.map(|id| id.trim_start_matches("sha256:").to_owned());
+            let name = docker.config.image.filter(|name| id.as_ref().is_none_or(|id| !is_id(name, id)));
+            return MadeFrom { name: filled(name).map(in_full), id: filled(id) };
+        }
         let Some(stored) = self.stored.get(&container.id) else { return MadeFrom::default() };
         let Metadata { image_name } = serde_json::from_str(&stored.metadata).unwrap_or_default();
-        let filled = |text: Option<String>| text.filter(|text| !text.is_empty());
         MadeFrom { name: filled(image_name), id: filled(stored.image.clone()) }
+    }
+
+    /// What Docker keeps of a container of its own.
+    fn docker(&self, container: &Container) -> Option<Docker> {
+        if container.engine != Engine::Docker {
+            return None;
+        }
+        let bytes = contents(&self.docker.join(&container.id).join("config.v2.json")).ok()??;
+        serde_json::from_slice(&bytes).ok()
+    }
+}
+
+/// Whether an image was named by its ID, or the beginning of one.
+fn is_id(name: &str, id: &str) -> bool {
+    let name = name.trim_start_matches("sha256:");
+    name.len() >= 4 && id.starts_with(name)
+}
+
+/// Docker keeps an image's name as it was typed: without the registry where its own is meant, and without the tag where that is
+/// `latest` (distribution/reference, `normalize.go`).
+fn in_full(name: String) -> String {
+    let last = name.rsplit('/').next().unwrap_or(&name);
+    let tag = if last.contains([':', '@']) { "" } else { ":latest" };
+    match name.split_once('/') {
+        Some((first, _)) if first.contains(['.', ':']) || first == "localhost" => format!("{name}{tag}"),
+        Some(_) => format!("docker.io/{name}{tag}"),
+        None => format!("docker.io/library/{name}{tag}"),
     }
 }

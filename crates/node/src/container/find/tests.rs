@@ -1,4 +1,5 @@
 use super::*;
+use crate::container::state::MadeFrom;
 
 /// A machine with states in the usual places.
 struct Machine(tempfile::TempDir);
@@ -61,6 +62,28 @@ fn a_container_is_found_wherever_its_engine_has_it() {
             (id, flavor, engine),
             "{query}"
         );
+    }
+}
+
+#[test]
+fn dockers_files_tell_the_image() {
+    let id = "d7fec2860586";
+    for (named, name) in [
+        ("registry.test:5000/worker", Some("registry.test:5000/worker:latest")),
+        ("localhost/worker:1", Some("localhost/worker:1")),
+        ("worker@sha256:00", Some("docker.io/library/worker@sha256:00")),
+        ("shop/worker", Some("docker.io/shop/worker:latest")),
+        ("d7fec286", None),
+        ("sha256:d7fec2860586", None),
+    ] {
+        let machine = Machine::new();
+        machine.runc("run/docker/runtime-runc/moby", "d0c4e1", &[]);
+        let kept = format!(
+            r#"{{"Name": "/shop", "Image": "sha256:{id}", "Config": {{"Image": "{named}", "Env": []}}}}"#
+        );
+        machine.write("var/lib/docker/containers/d0c4e1/config.v2.json", &kept);
+        let made_from = machine.find("container:shop").unwrap().made_from;
+        assert_eq!(made_from, MadeFrom { name: name.map(str::to_owned), id: Some(id.to_owned()) }, "{named}");
     }
 }
 

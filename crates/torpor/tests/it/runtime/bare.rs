@@ -187,7 +187,7 @@ fn what_a_killed_restore_leaves_is_taken_away_by_the_next() {
 }
 
 #[test]
-fn podmans_container_goes_on_in_another() {
+fn podmans_container_goes_on_in_another_round_after_round() {
     let Some(cluster) = Cluster::new() else { return };
     let node = cluster.host();
     let podman = r#"podman --cgroup-manager=cgroupfs --runtime "$0" "#;
@@ -202,23 +202,29 @@ fn podmans_container_goes_on_in_another() {
         ))
     };
     start(
-        "first",
+        "round0",
         "",
-        r"trap 'echo bye; exit 7' TERM; i=0; while :; do i=\$((i+1)); echo \$i; sleep 0.05; done",
+        r"trap 'echo bye; exit 7' TERM; echo mine > /etc/me; rm /etc/motd; i=0; while :; do i=\$((i+1)); echo \$i; sleep 0.05; done",
     );
     let said =
         |name: &str| -> Vec<String> { run(&format!("logs {name}")).lines().map(str::to_owned).collect() };
-    node.wait_until("it counts", || said("first").len() > 3);
-    let reached: u64 = said("first").last().unwrap().parse().unwrap();
-    node.keep("first", "podmans", &["--leave-running"]);
-    run("rm -f -t 0 first");
-    start("second", "--annotation torpor.dev/restore=podmans", "echo fresh; sleep 1000");
-    node.wait_until("it counts on", || {
-        said("second").last().and_then(|line| line.parse().ok()).is_some_and(|count: u64| count > reached + 3)
-    });
-    assert!(!said("second").contains(&"fresh".to_owned()));
-    run("stop -t 10 second");
-    assert_eq!(said("second").last().map(String::as_str), Some("bye"));
-    assert_eq!(run("inspect --format '{{.State.ExitCode}}' second"), "7");
-    run("rm second");
+    let mut reached = 0;
+    for round in 0..=3 {
+        let name = format!("round{round}");
+        if round > 0 {
+            start(&name, "--annotation torpor.dev/restore=podmans", "echo fresh; sleep 1000");
+        }
+        let count = || said(&name).last().and_then(|line| line.parse::<u64>().ok());
+        node.wait_until("it counts on", || count().is_some_and(|count| count > reached + 3));
+        assert!(!said(&name).contains(&"fresh".to_owned()));
+        assert_eq!(run(&format!("exec {name} cat /etc/me")), "mine");
+        assert_eq!(run(&format!("exec {name} sh -c '[ ! -e /etc/motd ]; echo $?'")), "0");
+        reached = count().unwrap();
+        node.keep(&name, "podmans", &["--leave-running"]);
+        node.wait_until("it runs on", || count().is_some_and(|count| count > reached));
+        run(&format!("stop -t 10 {name}"));
+        assert_eq!(said(&name).last().map(String::as_str), Some("bye"));
+        assert_eq!(run(&format!("inspect --format '{{{{.State.ExitCode}}}}' {name}")), "7");
+        run(&format!("rm {name}"));
+    }
 }

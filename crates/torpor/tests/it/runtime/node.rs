@@ -25,7 +25,15 @@ pub(super) struct Cluster {
 impl Cluster {
     /// A new one; none, with the reason said, where there is no root for its nodes.
     pub(super) fn new() -> Option<Cluster> {
-        let root = lab_host::root()?;
+        lab_host::root().map(Cluster::of)
+    }
+
+    /// The same, where Docker works on its nodes.
+    pub(super) fn with_docker() -> Option<Cluster> {
+        lab_host::root_with("docker").map(Cluster::of)
+    }
+
+    fn of(root: PathBuf) -> Cluster {
         let place = tempfile::tempdir().unwrap();
         let at = |name: &str| place.path().join(name);
         symlink("torpor", at("torpor-runtime")).unwrap();
@@ -42,7 +50,7 @@ impl Cluster {
         let settings =
             format!("stores:\n  - url: file://{}\nstate: /var/tmp/torpor-runtime\n", store.display());
         std::fs::write(at("runtime.yaml"), settings).unwrap();
-        Some(Cluster { root, place })
+        Cluster { root, place }
     }
 
     /// A path that all nodes share.

@@ -1,0 +1,122 @@
+//! Containers of Docker, whose daemon has the runtime `torpor` that `torpor install-node` gives it.
+
+use std::process::Output;
+
+use super::node::{Cluster, Node};
+
+/// Counts in memory, in its log and in its volume, and ends in its own way.
+const COUNTER: &str = "trap 'echo bye; exit 7' TERM; echo mine > /etc/me; rm /etc/motd; \
+    i=0; while :; do i=$((i+1)); echo $i; echo $i > /data/count; sleep 0.05; done";
+const FRESH: &str = "echo fresh; sleep 1000";
+const IMAGE: &str = "localhost/worker:1";
+
+/// A node on which Docker runs, and knows the runtime.
+struct Dockerd<'a>(Node<'a>);
+
+impl<'a> Dockerd<'a> {
+    fn start(cluster: &'a Cluster) -> Dockerd<'a> {
+        let node = cluster.host();
+        std::fs::write(node.path("/etc/docker/daemon.json"), "{\"log-level\": \"warn\"}\n").unwrap();
+        node.torpor(&["install-node", "--prefix", "/var/tmp/torpor"]);
+        let words = [cluster.path("lab/docker"), cluster.path("runtime.yaml")];
+        node.run(&words.each_ref().map(|word| word.to_str().unwrap()));
+        Dockerd(node)
+    }
+
+    fn call(&self, words: &[&str]) -> Output {
+        self.0.output(&[&["docker"], words].concat())
+    }
+
+    #[track_caller]
+    fn run(&self, words: &[&str]) -> String {
+        self.0.run(&[&["docker"], words].concat())
+    }
+
+    /// Starts a container with a shell's program, given flags of `docker run`.
+    #[track_caller]
+    fn start_container(&self, name: &str, flags: &[&str], program: &str) {
+        let words = ["run", "--detach", "--name", name, "--network", "none", "--volume", "data:/data"];
+        let program = ["--entrypoint", "/bin/sh", IMAGE, "-c", program];
+        self.run(&[&words[..], flags, &program].concat());
+    }
+
+    fn log(&self, name: &str) -> Vec<String> {
+        let output = self.call(&["logs", name]);
+        String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect()
+    }
+
+    #[track_caller]
+    fn inspect(&self, name: &str, what: &str) -> String {
+        self.run(&["inspect", "--format", what, name])
+    }
+
+    /// Waits until a container has counted beyond a number, and tells how far it is.
+    #[track_caller]
+    fn counts_beyond(&self, name: &str, number: u64) -> u64 {
+        let so_far = || self.log(name).last().and_then(|line| line.parse::<u64>().ok());
+        self.0.wait_until("it counts on", || so_far().is_some_and(|count| count > number));
+        so_far().unwrap()
+    }
+}
+
+#[test]
+fn a_container_goes_on_in_one_of_another_node_round_after_round() {
+    let Some(cluster) = Cluster::with_docker() else { return };
+    let mut reached = 0;
+    for round in 0..=3 {
+        let docker = Dockerd::start(&cluster);
+        let runtime = ["--runtime", "torpor", "--annotation", "torpor.dev/restore=shop/web"];
+        docker.start_container("web", &runtime, if round == 0 { COUNTER } else { FRESH });
+        let now = docker.counts_beyond("web", reached + 3);
+        let lines = docker.log("web");
+        assert!(!lines.contains(&"fresh".to_owned()), "{lines:?}");
+        let first: u64 = lines[0].parse().unwrap();
+        assert!(first >= reached, "it says {first}, and was at {reached} when it was kept");
+        // Files: what it wrote and removed, and what it writes now.
+        assert_eq!(docker.run(&["exec", "web", "cat", "/etc/me"]), "mine");
+        assert!(!docker.call(&["exec", "web", "cat", "/etc/motd"]).status.success());
+        let written = || docker.run(&["exec", "web", "cat", "/data/count"]).parse::<u64>().ok();
+        docker.0.wait_until("its file counts on", || written().is_some_and(|count| count >= now));
+        assert_eq!(docker.inspect("web", "{{.State.Status}}"), "running");
+        // Every other time it ends with its checkpoint.
+        let flags = &["--leave-running"][..(round + 1) % 2];
+        reached = docker.counts_beyond("web", now);
+        docker.0.keep("web", "shop/web", flags);
+        if flags.is_empty() {
+            docker
+                .0
+                .wait_until("Docker sees its end", || docker.inspect("web", "{{.State.Status}}") == "exited");
+        } else {
+            docker.counts_beyond("web", reached + 3);
+            docker.run(&["stop", "--time", "20", "web"]);
+            assert_eq!(docker.log("web").last().map(String::as_str), Some("bye"));
+            assert_eq!(docker.inspect("web", "{{.State.ExitCode}}"), "7");
+        }
+        // It does not go back in time where it starts again.
+        if round == 2 {
+            docker.run(&["start", "web"]);
+            docker.0.wait_until("it begins", || docker.log("web").last().is_some_and(|line| line == "fresh"));
+        }
+        docker.run(&["rm", "--force", "web"]);
+        for directory in ["/run/torpor/runtime", "/var/tmp/torpor-runtime/room"] {
+            let left = docker.0.output(&["find", directory, "-mindepth", "2"]).stdout;
+            assert_eq!(String::from_utf8_lossy(&left), "", "round {round}");
+        }
+    }
+}
+
+#[test]
+fn a_container_goes_into_an_archive_and_a_check_tells_that_it_may() {
+    let Some(cluster) = Cluster::with_docker() else { return };
+    let docker = Dockerd::start(&cluster);
+    docker.start_container("web", &[], COUNTER);
+    docker.counts_beyond("web", 3);
+    assert!(docker.0.torpor(&["check", "container:web"]).contains("2 processes"));
+    let archive = cluster.path("web.tar");
+    let archive = archive.to_str().unwrap();
+    let export = ["checkpoint", "container:web", "--layout", "podman", "--export", archive];
+    docker.0.torpor(&[&export[..], &["--leave-running"]].concat());
+    docker.counts_beyond("web", docker.counts_beyond("web", 0));
+    let told = docker.0.torpor(&["inspect", "--all", archive]);
+    assert!(told.contains(IMAGE) && told.contains("/bin/sh"), "{told}");
+}
