@@ -4,6 +4,7 @@
 //! (containerd, CRI-O, Podman, Docker) choose that directory ([`find`]). From the state and from what `/proc` tells of
 //! the container follows what CRIU has to be told ([`dump`]), so that the runtime's own `restore` takes the result.
 
+pub mod adoption;
 pub mod archive;
 pub mod carry;
 pub mod checkpoint;

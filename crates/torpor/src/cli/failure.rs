@@ -10,11 +10,13 @@ use torpor_criu::image::ImageError;
 use torpor_criu::image::document::EncodeError;
 use torpor_criu::image::explore::ExploreError;
 use torpor_node::config::ConfigError;
+use torpor_node::container::adoption::AdoptionError;
 use torpor_node::container::{ContainerError, FindError};
 use torpor_node::control::{ClientError, ServerError};
 use torpor_node::hooks::HookError;
 use torpor_node::http::HttpError;
 use torpor_node::install::InstallError;
+use torpor_node::oci_runtime::settings::SettingsError;
 use torpor_node::outlook::OutlookError;
 use torpor_node::status::StatusError;
 use torpor_node::wrapper::WrapperError;
@@ -100,6 +102,8 @@ pub(crate) fn remedy(error: &anyhow::Error) -> Option<String> {
             .or_else(|| cause.downcast_ref().map(|error: &NameError| error.remedy().to_owned()))
             .or_else(|| cause.downcast_ref().and_then(ConfigError::remedy))
             .or_else(|| cause.downcast_ref().map(ContainerError::remedy))
+            .or_else(|| cause.downcast_ref().map(AdoptionError::remedy))
+            .or_else(|| cause.downcast_ref().map(|error: &SettingsError| error.remedy().to_owned()))
             .or_else(|| cause.downcast_ref().map(|error: &FindError| error.remedy().to_owned()))
             .or_else(|| cause.downcast_ref().map(|error: &OutlookError| error.remedy().to_owned()))
             .or_else(|| cause.downcast_ref().map(|error: &ClientError| error.remedy().to_owned()))
@@ -139,6 +143,7 @@ pub(crate) fn exit(error: &anyhow::Error) -> Exit {
                 .or_else(|| cause.downcast_ref().map(of_backend))
                 .or_else(|| cause.downcast_ref().map(|_: &ConfigError| Exit::Usage))
                 .or_else(|| cause.downcast_ref().map(of_container))
+                .or_else(|| cause.downcast_ref().map(of_adoption))
                 .or_else(|| cause.downcast_ref().map(of_finding))
                 .or_else(|| cause.downcast_ref().map(of_outlook))
                 .or_else(|| cause.downcast_ref().map(of_client))
@@ -178,6 +183,17 @@ fn of_container(error: &ContainerError) -> Exit {
         ContainerError::Occupied { .. } | ContainerError::Place { .. } | ContainerError::Room { .. } => {
             Exit::Place
         }
+        _ => Exit::Failure,
+    }
+}
+
+fn of_adoption(error: &AdoptionError) -> Exit {
+    match error {
+        AdoptionError::Container(error) => of_container(error),
+        AdoptionError::Lineage(error) => of_lineage(error),
+        AdoptionError::Read(error) => of_reading(error),
+        AdoptionError::Mounts { .. } | AdoptionError::ImageUnknown { .. } => Exit::Usage,
+        AdoptionError::NoImage { .. } => Exit::NotFound,
         _ => Exit::Failure,
     }
 }

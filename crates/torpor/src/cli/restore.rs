@@ -1,5 +1,7 @@
 //! `torpor restore`: a directory of CRIU's images as a container of runc's or crun's, or as plain processes.
 
+mod into;
+
 use std::path::PathBuf;
 
 use torpor_node::config::Surroundings;
@@ -16,6 +18,7 @@ use super::{Exit, store};
 
 /// Restore a checkpoint as a container, or as plain processes
 #[derive(Debug, clap::Args)]
+#[command(group(clap::ArgGroup::new("container").args(["bundle", "into"])))]
 pub(crate) struct Args {
     /// A directory of CRIU's images, or a name in the store, as NAME or NAME@NUMBER. What is there as a path is one.
     #[arg(value_name = "SOURCE")]
@@ -23,8 +26,8 @@ pub(crate) struct Args {
     /// The directory of the container's configuration. Without it, plain processes are restored.
     #[arg(long, value_name = "DIR")]
     bundle: Option<PathBuf>,
-    /// The container's ID; the bundle's name where none is given.
-    #[arg(long, value_name = "ID", requires = "bundle")]
+    /// The container's ID; the bundle's name where none is given. Its name, where an engine makes it.
+    #[arg(long, value_name = "ID", requires = "container")]
     id: Option<String>,
     /// The low-level runtime: runc, crun, or the path of one of them.
     #[arg(long, value_name = "PROGRAM", requires = "bundle")]
@@ -54,11 +57,16 @@ pub(crate) struct Args {
     #[arg(long, conflicts_with = "bundle")]
     changed_files: bool,
     #[command(flatten)]
+    into: into::Args,
+    #[command(flatten)]
     store: store::Args,
 }
 
 /// Restores it.
 pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
+    if args.into.is_given() {
+        return into::run(args);
+    }
     let images = std::path::absolute(&args.source)?;
     let surroundings = Surroundings::read()?;
     let staging = surroundings.runtime_dir.join("torpor");

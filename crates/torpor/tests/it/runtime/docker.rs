@@ -106,17 +106,70 @@ fn a_container_goes_on_in_one_of_another_node_round_after_round() {
 }
 
 #[test]
-fn a_container_goes_into_an_archive_and_a_check_tells_that_it_may() {
+fn docker_makes_a_container_of_a_checkpoint_where_it_is_given_all_that_it_takes() {
     let Some(cluster) = Cluster::with_docker() else { return };
     let docker = Dockerd::start(&cluster);
-    docker.start_container("web", &[], COUNTER);
-    docker.counts_beyond("web", 3);
-    assert!(docker.0.torpor(&["check", "container:web"]).contains("2 processes"));
-    let archive = cluster.path("web.tar");
-    let archive = archive.to_str().unwrap();
-    let export = ["checkpoint", "container:web", "--layout", "podman", "--export", archive];
+    docker.start_container("first", &[], COUNTER);
+    let reached = docker.counts_beyond("first", 3);
+    assert!(docker.0.torpor(&["check", "container:first"]).starts_with("container:first ("));
+    let archive = cluster.path("web.tar").display().to_string();
+    let export = ["checkpoint", "container:first", "--layout", "podman", "--export", &archive];
     docker.0.torpor(&[&export[..], &["--leave-running"]].concat());
-    docker.counts_beyond("web", docker.counts_beyond("web", 0));
-    let told = docker.0.torpor(&["inspect", "--all", archive]);
+    let told = docker.0.torpor(&["inspect", "--all", &archive]);
     assert!(told.contains(IMAGE) && told.contains("/bin/sh"), "{told}");
+    docker.0.keep("first", "shop/web", &[]);
+
+    let store = cluster.path("store").display().to_string();
+    let restore = ["restore", "shop/web", "--into", "docker", "--detach", "--id", "second", "--store"];
+    let refused = |words: &[&str]| {
+        let torpor = cluster.path("torpor").display().to_string();
+        let output = docker.0.output(&[&[torpor.as_str()], words].concat());
+        assert!(!output.status.success(), "{words:?} succeeded");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    docker.0.run(&["cp", "-r", &store, "/run/elsewhere"]);
+    for (words, said) in [
+        (&[&restore[..], &["/run/elsewhere"]].concat(), "does not look for checkpoints in /run/elsewhere"),
+        (
+            &[&restore[..], &[&store]].concat(),
+            "give them at the end, from where they are to come: `-- --volume data:/data`",
+        ),
+        (
+            &[&restore[..], &[&store, "--image", "no:1", "--", "-v", "data:/data"]].concat(),
+            "Docker has no image no:1",
+        ),
+        (
+            &[&restore[..], &[&store, "--", "-v", "data:/data", "--cap-drop", "ALL"]].concat(),
+            "asks for more than this container is granted",
+        ),
+    ] {
+        let refused = refused(words);
+        assert!(refused.contains(said), "{words:?}: {refused}");
+    }
+    assert_eq!(
+        docker.run(&["ps", "--all", "--format", "{{.Names}}"]),
+        "first",
+        "nothing stays of one that failed"
+    );
+    let flags = [&store, "--pid-file", "/run/pid", "--", "--network", "none", "--volume", "data:/data"];
+    let id = docker.0.torpor(&[&restore[..], &flags].concat());
+    docker.counts_beyond("second", reached + 3);
+    assert_eq!(docker.run(&["exec", "second", "cat", "/etc/me"]), "mine");
+    assert_eq!(
+        docker.inspect("second", "{{.Id}} {{.State.Pid}}"),
+        id + " " + &docker.0.run(&["cat", "/run/pid"])
+    );
+
+    // One that is waited for: its output and exit code come here.
+    docker.0.keep("second", "shop/web", &[]);
+    let last = docker.log("second").last().unwrap().parse::<u64>().unwrap();
+    let words = format!(
+        "{} restore shop/web --store {store} --into docker --id third -- --volume data:/data > /run/said; echo $?",
+        cluster.path("torpor").display()
+    );
+    let stop = "(for _ in $(seq 300); do docker logs third | grep -q . && exec docker stop third; sleep 0.1; done) > /dev/null 2>&1 &";
+    assert_eq!(docker.0.run(&["bash", "-c", &format!("{stop} {words}")]), "7");
+    let said = docker.0.run(&["cat", "/run/said"]);
+    let first: u64 = said.lines().next().unwrap().parse().unwrap();
+    assert!(first >= last && said.ends_with("bye"), "{last}, then {said}");
 }
