@@ -18,6 +18,10 @@ from runtime_service import call, end, field, fields
 STATES = ["created", "running", "exited", "unknown"]
 # Network, IPC and the like of the pod, PIDs of the container.
 NAMESPACES = {1: 0, 2: 1, 3: 0}
+# What a kubelet has covered up and read-only (kubernetes, `pkg/securitycontext/util.go`).
+MASKED = ["/proc/asound", "/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list",
+          "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware", "/sys/devices/virtual/powercap"]
+READ_ONLY = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
 
 
 def message(numbers):
@@ -56,7 +60,9 @@ def create(pod, name, image, *words):
         host, place = mount.split(":")
         config += field(7, field(1, place) + field(2, host))
     config += pairs(9, ["io.kubernetes.container.name=" + name]) + pairs(10, given["--annotation"])
-    config += field(11, f"{name}_{given['--attempt'][-1]}.log") + field(15, field(2, field(3, message(NAMESPACES))))
+    security = field(3, message(NAMESPACES)) + b"".join(field(13, path) for path in MASKED)
+    security += b"".join(field(14, path) for path in READ_ONLY)
+    config += field(11, f"{name}_{given['--attempt'][-1]}.log") + field(15, field(2, security))
     print(call("CreateContainer", field(1, pod) + field(2, config) + field(3, open(kept(pod), "rb").read()))[1].decode())
 
 

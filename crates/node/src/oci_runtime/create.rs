@@ -313,6 +313,7 @@ impl Making<'_> {
             Flavor::Crun => &["/etc/criu/crun.conf", "/etc/criu/runc.conf"],
         };
         let finished = self.waiting(checkpoint, room, pid_file, prepared).and_then(|record| {
+            adjust_score(record.pid, self.grant.oom_score_adj);
             std::fs::write(&configuration, criu::afterwards(self.config, usual)).map_err(&here)?;
             place.write(&record).map_err(&here)?;
             Ok(record)
@@ -390,6 +391,19 @@ impl Making<'_> {
             Network::Machine => Ok(crate::addresses::of_machine()),
             Network::New => Ok(Vec::new()),
             Network::Joined(path) => crate::addresses::of_namespace(path).map_err(RuntimeError::place(path)),
+        }
+    }
+}
+
+/// Gives processes the score by which the kernel chooses whom to kill that the container is to have: images have what it had where it
+/// was before. Processes that the program has made others keep theirs.
+fn adjust_score(init: i32, granted: Option<i32>) {
+    let path = |pid: i32| format!("/proc/{pid}/oom_score_adj");
+    let score = |pid: i32| std::fs::read_to_string(path(pid)).ok()?.trim().parse::<i32>().ok();
+    let (Some(granted), Some(old)) = (granted, score(init)) else { return };
+    for pid in process_tree::of(init).into_iter().filter(|pid| old != granted && score(*pid) == Some(old)) {
+        if let Err(error) = std::fs::write(path(pid), granted.to_string()) {
+            tracing::warn!(%error, pid, old, granted, "oom_score_adj stays what it was");
         }
     }
 }

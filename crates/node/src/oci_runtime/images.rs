@@ -66,6 +66,8 @@ pub fn prepare(
         }
     }
     let image = edit::move_files(&closed.image, |file| projections.moved(&file.name)).map_err(damaged)?;
+    // Each engine makes its containers' roots with other permissions.
+    let image = edit::any_mode_of_root(&image).map_err(damaged)?;
     if image != read {
         std::fs::write(&path, &image).map_err(ContainerError::place(&path))?;
     }

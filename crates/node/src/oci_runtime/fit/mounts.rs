@@ -13,6 +13,18 @@ use super::grant::{Grant, GrantedMount};
 /// What whoever may mount can mount without reaching the machine.
 const HARMLESS: [&str; 5] = ["proc", "tmpfs", "devpts", "mqueue", "sysfs"];
 
+/// Directories that one engine or another covers up in each container (containerd, `pkg/oci/spec.go`; containers/common, `pkg/config`).
+/// An image from elsewhere may have them covered up where the configuration does not.
+const COVERED: [&str; 7] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/scsi",
+    "/sys/dev/block",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+    "/sys/fs/selinux",
+];
+
 /// Flags of mount(2).
 const READ_ONLY: u32 = 1;
 const FLAGS: [(u32, &str); 4] = [(READ_ONLY, "ro"), (2, "nosuid"), (4, "nodev"), (8, "noexec")];
@@ -84,7 +96,10 @@ fn has_its_place(mount: &Mount, point: &Path, granted: Option<&GrantedMount>, gr
         other => !granted.is_bind() && other == kind,
     };
     let covers_up = grant.masked.iter().chain(&grant.read_only).any(|path| path == point)
-        && matches!(kind, "proc" | "sysfs" | "tmpfs" | "cgroup" | "cgroup2");
+        && matches!(kind, "proc" | "sysfs" | "tmpfs" | "cgroup" | "cgroup2")
+        || kind == "tmpfs"
+            && mount.flags & READ_ONLY != 0
+            && COVERED.iter().any(|path| Path::new(path) == point);
     // Groups of version 1 are mounted one by one, and parts of a file system may be mounted once more below it.
     let below = grant.mounts.iter().any(|granted| {
         alike(granted) && point != granted.destination && point.starts_with(&granted.destination)
@@ -157,6 +172,8 @@ mod tests {
             (mount("/proc", 5, 14, None), "tmpfs is mounted at /proc"),
             (mount("/debug", 11, 0, None), "debugfs is mounted at /debug"),
             (mount("/x", 99, 0, None), "unknown is mounted at /x"),
+            (mount("/proc/self", 5, 1, None), "tmpfs is mounted at /proc/self"),
+            (mount("/sys/firmware", 5, 0, None), "tmpfs is mounted at /sys/firmware"),
         ] {
             let mounts: Vec<Mount> = usual().into_iter().chain([more]).collect();
             assert_eq!(told(&mounts, &plain), [expected]);
@@ -170,6 +187,12 @@ mod tests {
         assert!(told(&mounts, &grant(r#""CAP_SYS_ADMIN""#, false)).is_empty());
         let mounts: Vec<Mount> = usual().into_iter().chain([mount("/disk", 16, 0, None)]).collect();
         assert_eq!(told(&mounts, &grant(r#""CAP_SYS_ADMIN""#, false)), ["auto is mounted at /disk"]);
+    }
+
+    #[test]
+    fn what_other_engines_cover_up_may_be_covered_up() {
+        let mounts: Vec<Mount> = usual().into_iter().chain([mount("/sys/firmware", 5, 1, None)]).collect();
+        assert_eq!(told(&mounts, &grant("", false)), [""; 0]);
     }
 
     #[test]
