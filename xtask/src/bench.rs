@@ -19,7 +19,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use crate::runtime_directory::RuntimeDirectory;
-use crate::{chore, criu, needs, workspace};
+use crate::{chore, criu, lab, needs, workspace};
 
 #[derive(Debug, Parser)]
 pub(crate) struct Args {
@@ -59,6 +59,15 @@ pub(crate) struct Shared {
     /// Where checkpoints on disk go [default: `bench` in the build directory].
     #[arg(long, value_name = "DIR")]
     directory: Option<PathBuf>,
+}
+
+/// What a benchmark needs that compares commands on lab hosts: their root, with Torpor built for release in this machine's build directory.
+fn on_lab_hosts() -> Result<PathBuf> {
+    needs::install(needs::BENCH)?;
+    let root = lab::ensure(&lab::Args::default())?;
+    chore::step("building for release");
+    chore::run(chore::cargo().args(["build", "--release", "--quiet", "-p", "torpor"]))?;
+    Ok(root)
 }
 
 /// The programs a benchmark runs, built or found.

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 
 use super::figures::{self, Figure};
-use crate::{chore, lab, needs, workspace};
+use crate::{chore, lab, workspace};
 
 /// At most this part of buildah's time is promised.
 const LIMIT: f64 = 0.2;
@@ -33,10 +33,7 @@ struct Measurement {
 }
 
 pub(super) fn run(args: &Args) -> Result<()> {
-    needs::install(needs::BENCH)?;
-    let root = lab::ensure(&lab::Args::default())?;
-    chore::step("building for release");
-    chore::run(chore::cargo().args(["build", "--release", "--quiet", "-p", "torpor"]))?;
+    let root = super::on_lab_hosts()?;
     let directory = workspace::target().join("bench/image").join(args.size.to_string());
     fs::create_dir_all(&directory)?;
     let archive = directory.join("made/podman.tar");

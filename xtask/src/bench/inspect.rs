@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use serde::Serialize;
 
 use super::figures::{self, Figure};
-use crate::{chore, lab, needs, workspace};
+use crate::{chore, lab, workspace};
 
 /// Starts a program and tells its greatest memory in KiB.
 const PEAK: &str = "import resource, subprocess, sys; \
@@ -78,10 +78,7 @@ struct Programs {
 }
 
 pub(super) fn run(args: &Args) -> Result<()> {
-    needs::install(needs::BENCH)?;
-    let root = lab::ensure(&lab::Args::default())?;
-    chore::step("building for release");
-    chore::run(chore::cargo().args(["build", "--release", "--quiet", "-p", "torpor"]))?;
+    let root = super::on_lab_hosts()?;
     let directory = workspace::target().join("bench/inspect");
     fs::create_dir_all(&directory)?;
     let programs = programs(args, &root, &directory)?;
