@@ -132,9 +132,21 @@ impl Depot for Remote {
         expected: Option<&Descriptor>,
         write: &mut Writer<'_>,
     ) -> Result<(Digest, u64), OciError> {
-        let mut upload = Upload::new(&self.client);
-        write(&mut upload)?;
-        Ok(upload.finish(expected)?)
+        // The next chunks are made while one is sent.
+        std::thread::scope(|scope| {
+            let (mut chunks, made) = upload::chunks(self.client.chunk);
+            let upload = Upload::new(&self.client);
+            let sender = scope.spawn(move || upload.take(&made, expected));
+            let written = write(&mut chunks);
+            if written.is_ok() {
+                chunks.end();
+            }
+            drop(chunks);
+            let sent = sender.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            written?;
+            let unended = || RegistryError::Answer { host: self.client.host(), what: "an end of the upload" };
+            Ok(sent.ok_or_else(unended)?)
+        })
     }
 
     fn publish(

@@ -1,9 +1,9 @@
 //! Requests to a registry, with what it wants to see.
 
-use std::cell::RefCell;
 use std::fmt;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -39,8 +39,8 @@ const TRUSTED: [&str; 4] = [
 /// Where Podman and Docker have certificates for single registries.
 const OF_REGISTRIES: [&str; 2] = ["/etc/containers/certs.d", "/etc/docker/certs.d"];
 
-/// Bytes that are uploaded at once, and kept until the registry has them.
-const CHUNK: usize = 32 << 20;
+/// Bytes that are uploaded at once, and kept until the registry has them. A few such chunks are made meanwhile.
+const CHUNK: usize = 16 << 20;
 
 /// How a registry is spoken to.
 #[derive(Debug, Clone, Default)]
@@ -51,7 +51,7 @@ pub struct Access {
     pub authority: Option<PathBuf>,
     /// No TLS.
     pub plain: bool,
-    /// Bytes that are uploaded at once, and kept in memory until the registry has them; none for 32 MiB.
+    /// Bytes that are uploaded at once, and kept in memory until the registry has them; none for 16 MiB.
     pub chunk: Option<usize>,
 }
 
@@ -64,8 +64,8 @@ pub struct Client {
     pub(super) chunk: usize,
     credential: Option<Credential>,
     /// What was accepted last, and the repositories that it is for besides the image's own.
-    authorization: RefCell<Option<String>>,
-    others: RefCell<Vec<String>>,
+    authorization: Mutex<Option<String>>,
+    others: Mutex<Vec<String>>,
 }
 
 impl fmt::Debug for Client {
@@ -106,7 +106,7 @@ impl Client {
         let scheme = if plain { "http" } else { "https" };
         let base = format!("{scheme}://{}/v2/{}", reference.server(), reference.repository());
         let credential = access.credentials.find(&reference)?;
-        let (authorization, others) = (RefCell::new(None), RefCell::new(Vec::new()));
+        let (authorization, others) = (Mutex::new(None), Mutex::new(Vec::new()));
         let chunk = access.chunk.unwrap_or(CHUNK);
         Ok(Self { agent, reference, base, chunk, credential, authorization, others })
     }
@@ -185,7 +185,7 @@ impl Client {
             .ok_or_else(|| RegistryError::Challenge { host: self.host(), header: header.to_owned() })?;
         let authorization = self.answered(&challenge)?;
         let Some(authorization) = authorization else { return Ok(answer) };
-        *self.authorization.borrow_mut() = Some(authorization);
+        *locked(&self.authorization) = Some(authorization);
         self.request(method, address, headers, body)
     }
 
@@ -207,7 +207,7 @@ impl Client {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        if let Some(value) = self.authorization.borrow().as_ref().filter(|_| self.is_own(address)) {
+        if let Some(value) = locked(&self.authorization).as_ref().filter(|_| self.is_own(address)) {
             request = request.header(AUTHORIZATION, value.as_str());
         }
         match body {
@@ -236,7 +236,7 @@ impl Client {
         let unreachable =
             |source| RegistryError::Unreachable { host: realm.clone(), source: Box::new(source) };
         let own = format!("repository:{}:pull,push", self.reference.repository());
-        let others = self.others.borrow();
+        let others = locked(&self.others);
         let others = others.iter().map(|repository| format!("repository:{repository}:pull"));
         let scopes: Vec<_> = [own].into_iter().chain(others).collect();
         let mut answer = match &self.credential {
@@ -347,11 +347,11 @@ impl Client {
 
     /// Takes a blob of another repository over. Whether that went.
     pub(super) fn mount(&self, digest: &Digest, repository: &str) -> Result<bool, RegistryError> {
-        let known = self.others.borrow().iter().any(|other| other == repository);
+        let known = locked(&self.others).iter().any(|other| other == repository);
         if !known {
-            self.others.borrow_mut().push(repository.to_owned());
+            locked(&self.others).push(repository.to_owned());
             // The next token is one for that repository, too.
-            *self.authorization.borrow_mut() = None;
+            *locked(&self.authorization) = None;
         }
         let address = self.address(&format!("blobs/uploads/?mount={digest}&from={repository}"));
         let answer = self.ask(&Method::POST, &address, &[], Some(&[]), "take a blob over")?;
@@ -372,6 +372,11 @@ impl Client {
         self.found(answer, || format!("repository {}", self.reference.repository()))?;
         Ok(())
     }
+}
+
+/// Nobody panics while holding one of these, and what is in them stays right anyway.
+fn locked<T>(value: &Mutex<T>) -> MutexGuard<'_, T> {
+    value.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// How long a registry asks to wait.

@@ -1,6 +1,7 @@
 //! An upload of a blob whose digest is known once it has passed.
 
 use std::io::{self, Write};
+use std::sync::mpsc::{self, Receiver, Sender, SyncSender};
 
 use ureq::http::Method;
 use ureq::http::Response;
@@ -26,8 +27,29 @@ impl<'a> Upload<'a> {
         Self { client, hash: Hashing::default(), chunk: Vec::new(), sent: 0, location: None }
     }
 
+    /// Uploads what comes. None where it ends before its end was said: then nothing is kept.
+    pub(super) fn take(
+        mut self,
+        made: &Made,
+        expected: Option<&Descriptor>,
+    ) -> Result<Option<(Digest, u64)>, RegistryError> {
+        for piece in &made.pieces {
+            let Piece::Chunk(chunk) = piece else { return self.finish(expected).map(Some) };
+            self.hash.update(&chunk);
+            if self.chunk.is_empty() {
+                self.chunk = chunk;
+                continue;
+            }
+            self.send()?;
+            let sent = std::mem::replace(&mut self.chunk, chunk);
+            // Where no more is made, nobody takes it.
+            let _ = made.empty.send(sent);
+        }
+        Ok(None)
+    }
+
     /// Sends what is left, and has the registry keep the blob.
-    pub(super) fn finish(mut self, expected: Option<&Descriptor>) -> Result<(Digest, u64), RegistryError> {
+    fn finish(mut self, expected: Option<&Descriptor>) -> Result<(Digest, u64), RegistryError> {
         let (digest, size) = std::mem::take(&mut self.hash).finish();
         if let Some(expected) = expected.filter(|expected| expected.digest != digest) {
             let (host, expected) = (self.client.host(), expected.digest.clone());
@@ -141,14 +163,54 @@ fn end_of_range<T>(answer: &Response<T>) -> Option<u64> {
     Some(if last == 0 { 0 } else { last + 1 })
 }
 
-impl Write for Upload<'_> {
+/// What a blob comes in.
+enum Piece {
+    Chunk(Vec<u8>),
+    /// There is no more.
+    End,
+}
+
+/// A blob as it is made: gathered to chunks for the thread that uploads them.
+pub(super) struct Chunks {
+    size: usize,
+    chunk: Vec<u8>,
+    out: SyncSender<Piece>,
+    /// What was sent, and can be filled again.
+    empty: Receiver<Vec<u8>>,
+}
+
+/// Chunks as they come.
+pub(super) struct Made {
+    pieces: Receiver<Piece>,
+    empty: Sender<Vec<u8>>,
+}
+
+/// Both ends, for chunks of a size.
+pub(super) fn chunks(size: usize) -> (Chunks, Made) {
+    let (out, pieces) = mpsc::sync_channel(1);
+    let (back, empty) = mpsc::channel();
+    (Chunks { size, chunk: Vec::new(), out, empty }, Made { pieces, empty: back })
+}
+
+impl Chunks {
+    /// Says that there is no more.
+    pub(super) fn end(&mut self) {
+        let last = std::mem::take(&mut self.chunk);
+        // Where nobody listens any more, whoever uploads says why.
+        let _ = self.out.send(Piece::Chunk(last)).and_then(|()| self.out.send(Piece::End));
+    }
+}
+
+impl Write for Chunks {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.chunk.len() >= self.client.chunk {
-            self.send().map_err(io::Error::other)?;
+        if self.chunk.len() >= self.size {
+            let next = self.empty.try_recv().unwrap_or_else(|_| Vec::with_capacity(self.size));
+            let full = std::mem::replace(&mut self.chunk, next);
+            // Whoever uploads says why it has ended.
+            self.out.send(Piece::Chunk(full)).map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
         }
-        let length = bytes.len().min(self.client.chunk - self.chunk.len());
+        let length = bytes.len().min(self.size - self.chunk.len());
         self.chunk.extend_from_slice(&bytes[..length]);
-        self.hash.update(&bytes[..length]);
         Ok(length)
     }
 
