@@ -17,6 +17,7 @@ mod build;
 mod copy;
 mod digest;
 mod error;
+mod image;
 mod layout;
 
 pub use annotations::{CHECKPOINT, annotations};
@@ -26,6 +27,7 @@ pub use copy::copy;
 pub use digest::Digest;
 pub(crate) use digest::Hashing;
 pub use error::OciError;
+pub use image::{Copied, Image};
 pub use layout::Layout;
 
 /// The annotation that names an image in a layout.
@@ -121,8 +123,14 @@ impl Index {
         }
     }
 
-    /// Puts an image under a tag, instead of the one that had it.
-    fn put(&mut self, mut manifest: Descriptor, tag: &str, annotations: &BTreeMap<String, String>) {
+    /// The document with an image under a tag, instead of the one that had it.
+    fn with(
+        mut self,
+        mut manifest: Descriptor,
+        tag: &str,
+        annotations: &BTreeMap<String, String>,
+        place: &str,
+    ) -> Result<Vec<u8>, OciError> {
         self.manifests.retain(|other| other.annotations.get(REF_NAME).is_none_or(|name| name != tag));
         manifest.annotations.clone_from(annotations);
         manifest.annotations.insert(REF_NAME.to_owned(), tag.to_owned());
@@ -132,6 +140,11 @@ impl Index {
             1 => annotations.clone(),
             _ => BTreeMap::new(),
         };
+        serde_json::to_vec(&self).map_err(|source| OciError::Document {
+            place: place.to_owned(),
+            entry: "index.json".to_owned(),
+            source,
+        })
     }
 }
 

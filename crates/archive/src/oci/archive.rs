@@ -145,13 +145,7 @@ impl Depot for ArchiveDepot {
         annotations: &BTreeMap<String, String>,
     ) -> Result<(), OciError> {
         self.document(manifest, bytes)?;
-        let mut index = Index::empty();
-        index.put(manifest.clone(), &self.tag, annotations);
-        let index = serde_json::to_vec(&index).map_err(|source| OciError::Document {
-            place: self.name(),
-            entry: "index.json".to_owned(),
-            source,
-        })?;
+        let index = Index::empty().with(manifest.clone(), &self.tag, annotations, &self.name())?;
         self.small("oci-layout", OCI_LAYOUT)?;
         self.small("index.json", &index)
     }

@@ -1,13 +1,14 @@
 //! Making an image of a checkpoint.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, Write};
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::copy::copy_blob;
 use super::digest::Hashed;
-use super::{Depot, Descriptor, Index, Manifest, OciError, Origin, document, is_index, media, parse};
+use super::image::{Image, architecture};
+use super::{Depot, Descriptor, Manifest, OciError, Origin, media};
 use crate::Checkpoint;
 use crate::layout::Plan;
 use crate::packing::Packing;
@@ -43,7 +44,7 @@ pub fn build(recipe: &Recipe<'_>, depot: &mut dyn Depot) -> Result<Descriptor, O
     let mut hides = false;
     let (mut config, mut layers) = match recipe.base {
         Some(base) => {
-            let (manifest, config) = base_image(base)?;
+            let Image { manifest, config, .. } = Image::for_here(base)?;
             for layer in &manifest.layers {
                 copy_blob(base, depot, layer)?;
             }
@@ -110,7 +111,10 @@ fn layer(
     let (digest, size) = depot.put(None, &mut |output| {
         let failed = |source| OciError::Output { entry: "the layer".to_owned(), source };
         let packed = recipe.packing.begin(output).map_err(failed)?;
-        let mut tape = Tape::new(Hashed::new(packed));
+        let mut tape = Tape::new(match recipe.packing {
+            Packing::None => Unpacked::Same(packed),
+            _ => Unpacked::Hashed(Box::new(Hashed::new(packed))),
+        });
         let directories: Vec<_> = below.match_indices('/').map(|(at, _)| &below[..at]).collect();
         for directory in directories {
             tape.directory(directory, 0o700, moment).map_err(failed)?;
@@ -119,44 +123,47 @@ fn layer(
             tape.file(&format!("{below}{OPAQUE}"), 0o600, moment, 0, &mut io::empty()).map_err(failed)?;
         }
         recipe.plan.write(recipe.checkpoint, below, &mut tape)?;
-        let (packed, digest, _) = tape.end().map_err(failed)?.finish();
+        let packed = match tape.end().map_err(failed)? {
+            Unpacked::Same(packed) => packed,
+            Unpacked::Hashed(hashed) => {
+                let (packed, digest, _) = hashed.finish();
+                unpacked = Some(digest);
+                packed
+            }
+        };
         packed.finish().map_err(failed)?;
-        unpacked = Some(digest);
         Ok(())
     })?;
-    let missing = || OciError::Output { entry: "the layer".to_owned(), source: io::ErrorKind::Other.into() };
+    let unpacked = unpacked.unwrap_or_else(|| digest.clone());
     let suffix = match recipe.packing {
         Packing::None => "",
         Packing::Gzip => "+gzip",
         Packing::Zstd => "+zstd",
     };
     let media_type = format!("{}{suffix}", media::LAYER);
-    Ok((descriptor(&media_type, digest, size), unpacked.ok_or_else(missing)?))
+    Ok((descriptor(&media_type, digest, size), unpacked))
 }
 
-/// The manifest and the configuration of an image for this machine.
-fn base_image(base: &dyn Origin) -> Result<(Manifest, Value), OciError> {
-    let (mut top, mut bytes) = base.top()?;
-    if is_index(&top.media_type) {
-        let index: Index = parse(&base.name(), &top.digest.to_string(), &bytes)?;
-        let fits = |one: &&Descriptor| {
-            one.platform
-                .as_ref()
-                .is_none_or(|platform| platform.os == "linux" && platform.architecture == architecture())
-        };
-        top = index.manifests.iter().find(fits).cloned().ok_or_else(|| OciError::Platform {
-            place: base.name(),
-            architecture: architecture().to_owned(),
-        })?;
-        if is_index(&top.media_type) {
-            return Err(OciError::TooDeep { place: base.name() });
+/// What a layer is before it is compressed. Where it is not, its digest is the blob's, which is taken anyway.
+enum Unpacked<W: Write> {
+    Same(W),
+    Hashed(Box<Hashed<W>>),
+}
+
+impl<W: Write> Write for Unpacked<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Same(output) => output.write(bytes),
+            Self::Hashed(output) => output.write(bytes),
         }
-        bytes = document(base, &top)?;
     }
-    let manifest: Manifest = parse(&base.name(), &top.digest.to_string(), &bytes)?;
-    let config = document(base, &manifest.config)?;
-    let config = parse(&base.name(), &manifest.config.digest.to_string(), &config)?;
-    Ok((manifest, config))
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Same(output) => output.flush(),
+            Self::Hashed(output) => output.flush(),
+        }
+    }
 }
 
 /// A layer of Docker's, as OCI calls it.
@@ -182,13 +189,4 @@ fn blob(depot: &mut dyn Depot, media_type: &str, bytes: &[u8]) -> Result<Descrip
 fn descriptor(media_type: &str, digest: super::Digest, size: u64) -> Descriptor {
     let media_type = media_type.to_owned();
     Descriptor { media_type, digest, size, annotations: BTreeMap::new(), platform: None }
-}
-
-/// This machine's architecture, as Go calls it.
-fn architecture() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    }
 }

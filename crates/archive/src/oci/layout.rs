@@ -27,7 +27,7 @@ impl Layout {
         Self { path: path.to_owned(), tag: tag.map(str::to_owned) }
     }
 
-    fn blob(&self, digest: &Digest) -> PathBuf {
+    pub(super) fn blob(&self, digest: &Digest) -> PathBuf {
         self.path.join("blobs/sha256").join(digest.hex())
     }
 
@@ -124,13 +124,9 @@ impl Depot for Layout {
         annotations: &BTreeMap<String, String>,
     ) -> Result<(), OciError> {
         self.document(manifest, bytes)?;
-        let mut index = self.index()?.unwrap_or_else(Index::empty);
-        index.put(manifest.clone(), self.tag.as_deref().unwrap_or("latest"), annotations);
-        let index = serde_json::to_vec(&index).map_err(|source| OciError::Document {
-            place: Depot::name(self),
-            entry: "index.json".to_owned(),
-            source,
-        })?;
+        let index = self.index()?.unwrap_or_else(Index::empty);
+        let tag = self.tag.as_deref().unwrap_or("latest");
+        let index = index.with(manifest.clone(), tag, annotations, &Depot::name(self))?;
         for (name, bytes) in [("oci-layout", OCI_LAYOUT), ("index.json", &index[..])] {
             let failed =
                 |source| OciError::Output { entry: self.path.join(name).display().to_string(), source };

@@ -5,7 +5,7 @@ use std::path::Path;
 use torpor_archive::layout::{Description, Plan};
 use torpor_archive::oci::{self, CHECKPOINT, Recipe};
 
-use super::convert::{Compress, Container, Engine};
+use super::convert::{Container, Engine};
 use super::{Exit, depot, place};
 
 /// Make an image of a checkpoint
@@ -24,15 +24,8 @@ pub(crate) struct Args {
     /// The engine that will restore it.
     #[arg(long, value_name = "ENGINE", conflicts_with = "base")]
     r#for: Option<Engine>,
-    /// Where the image goes: `docker://NAME`, `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]`, or a path: an archive where it ends in .tar.
-    #[arg(long, short, value_name = "IMAGE")]
-    out: String,
-    /// The image's tag in a directory or an archive.
-    #[arg(long, short, value_name = "TAG")]
-    tag: Option<String>,
-    /// How the layer is compressed.
-    #[arg(long, value_name = "WORD", default_value = "zstd")]
-    compress: Compress,
+    #[command(flatten)]
+    output: depot::Output,
     #[command(flatten)]
     container: Container,
     #[command(flatten)]
@@ -61,13 +54,13 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     if base.is_some() {
         annotations.insert(CHECKPOINT.to_owned(), plan.description().name.clone());
     }
-    let place = depot::Place::parse(&args.out, Path::is_file)?.tagged(args.tag.as_deref());
+    let place = args.output.place()?;
     let mut depot = args.depot.depot(&place)?;
     let recipe = Recipe {
         checkpoint: &checkpoint,
         plan: &plan,
         base: base.as_deref(),
-        packing: args.compress.into(),
+        packing: args.output.packing(&checkpoint)?,
         annotations,
     };
     let image = oci::build(&recipe, &mut *depot)?;

@@ -2,9 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
+use torpor_archive::Checkpoint;
 use torpor_archive::oci::{ArchiveDepot, ArchiveOrigin, Depot, Layout, Origin};
+use torpor_archive::packing::Packing;
 use torpor_archive::registry::{Access, Credentials, Reference, Remote};
 use torpor_archive::source::{self, Limits};
+
+use super::convert::Compress;
 
 /// Flags of every command that may speak to a registry.
 #[derive(Debug, Clone, clap::Args)]
@@ -20,6 +24,36 @@ pub(crate) struct Args {
     /// Speak to the registry without TLS, as is done with one on this machine (unless there is --ca).
     #[arg(long, conflicts_with = "ca")]
     plain_http: bool,
+}
+
+/// Where an image that is made goes, and how.
+#[derive(Debug, Clone, clap::Args)]
+#[group(skip)]
+pub(crate) struct Output {
+    /// Where the image goes: `docker://NAME`, `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]`, or a path: an archive where it ends in .tar.
+    #[arg(long, short, visible_alias = "to", value_name = "IMAGE")]
+    out: String,
+    /// The image's tag in a directory or an archive.
+    #[arg(long, short, value_name = "TAG")]
+    tag: Option<String>,
+    /// How the layer is compressed; by default by Zstandard, or not where samples of its memory do not get smaller.
+    #[arg(long, value_name = "WORD")]
+    compress: Option<Compress>,
+}
+
+impl Output {
+    /// The place.
+    pub(crate) fn place(&self) -> anyhow::Result<Place> {
+        Ok(Place::parse(&self.out, Path::is_file)?.tagged(self.tag.as_deref()))
+    }
+
+    /// What was asked for, or what is best for a checkpoint.
+    pub(crate) fn packing(&self, checkpoint: &Checkpoint) -> anyhow::Result<Packing> {
+        Ok(match self.compress {
+            Some(compress) => compress.into(),
+            None => Packing::best_for(checkpoint)?,
+        })
+    }
 }
 
 /// A place for an image.
