@@ -34,6 +34,7 @@ pub mod phase;
 pub mod privileges;
 pub mod process_tree;
 pub mod processes;
+pub mod readiness;
 pub mod restore;
 pub mod seccomp;
 pub mod staging;

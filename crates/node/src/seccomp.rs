@@ -11,7 +11,7 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use syscalls::Sysno;
 
 use crate::capabilities::Capabilities;
@@ -142,7 +142,7 @@ struct Condition {
 }
 
 /// A condition on an argument of a system call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Argument {
     pub(super) index: u32,
@@ -153,7 +153,7 @@ pub(super) struct Argument {
 }
 
 /// How an argument is compared with a value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Comparison {
     #[serde(rename = "SCMP_CMP_NE")]
     Differs,
@@ -173,7 +173,7 @@ pub(super) enum Comparison {
 }
 
 /// What becomes of a call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 enum Action {
     #[serde(rename = "SCMP_ACT_ALLOW")]
     Allow,
@@ -216,6 +216,32 @@ impl Profile {
             return Err(SeccompError::TooLong { path: path.to_owned() });
         }
         serde_json::from_slice(&text).map_err(|source| SeccompError::Syntax { path: path.to_owned(), source })
+    }
+
+    /// The profile as a runtime takes it (`linux.seccomp` of its configuration), with the groups that count here.
+    #[must_use]
+    pub fn for_runtime(&self, around: Around<'_>) -> serde_json::Value {
+        let groups = self.syscalls.iter().filter(|group| group.counts(around)).map(|group| {
+            let names: Vec<_> = group.names.iter().chain(&group.name).collect();
+            let mut made = serde_json::json!({"names": names, "action": group.action});
+            if let Some(errno) = group.errno_ret {
+                made["errnoRet"] = errno.into();
+            }
+            if let Some(arguments) = &group.args {
+                made["args"] = serde_json::json!(arguments);
+            }
+            made
+        });
+        let syscalls: Vec<_> = groups.collect();
+        let mut made = serde_json::json!({
+            "defaultAction": self.default_action,
+            "architectures": ARCHITECTURES,
+            "syscalls": syscalls,
+        });
+        if let Some(errno) = self.default_errno_ret {
+            made["defaultErrnoRet"] = errno.into();
+        }
+        made
     }
 
     /// The filter that a program with these capabilities gets here. Calls that this release does not know by name are
@@ -264,6 +290,13 @@ const ARCH: &str = match () {
     () if cfg!(target_arch = "x86_64") => "amd64",
     () if cfg!(target_arch = "aarch64") => "arm64",
     () => std::env::consts::ARCH,
+};
+
+/// The ways in which calls are made on this machine, by the names that runtimes have for them.
+const ARCHITECTURES: &[&str] = match () {
+    () if cfg!(target_arch = "x86_64") => &["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"],
+    () if cfg!(target_arch = "aarch64") => &["SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"],
+    () => &[],
 };
 
 /// Whether a kernel's release is `least` or later, by its first two numbers.

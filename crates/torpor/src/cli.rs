@@ -44,6 +44,7 @@ mod target;
 mod tree;
 mod verify;
 mod wait;
+mod warm;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -83,6 +84,7 @@ enum Command {
     Memory(memory::Args),
     Diff(diff::Args),
     Build(build::Args),
+    Warm(warm::Args),
     Push(push::Args),
     Pull(pull::Args),
     Import(import::Args),
@@ -117,6 +119,7 @@ impl Command {
             Command::Memory(args) => memory::run(&args),
             Command::Diff(args) => diff::run(&args),
             Command::Build(args) => build::run(&args),
+            Command::Warm(args) => warm::run(&args),
             Command::Push(args) => push::run(&args),
             Command::Pull(args) => pull::run(&args),
             Command::Import(args) => import::run(&args),

@@ -5,8 +5,6 @@
 //! is in it, so no namespace is asked for. Nothing of it but these files is looked at, none of them through a link: what an engine
 //! would take from there (names of images, annotations, logs) stays what this container's own configuration says.
 
-mod difference;
-
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
@@ -22,8 +20,8 @@ use super::error::RuntimeError;
 use super::history::{self, History, Restored};
 use super::images::entries;
 use crate::container::ContainerError;
+use crate::container::difference::Difference;
 use crate::container::dump::DESCRIPTORS;
-use difference::Difference;
 
 /// The largest image, in bytes, but for memory.
 const LARGEST: u64 = 1 << 28;

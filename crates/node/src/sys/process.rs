@@ -449,7 +449,6 @@ pub(crate) fn become_subreaper() -> io::Result<()> {
 }
 
 /// Gives this thread a network namespace of its own.
-#[cfg(test)]
 pub(crate) fn own_network() -> io::Result<()> {
     // SAFETY: unshare of a network namespace changes nothing that Rust's rules on memory or files depend on.
     Ok(unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) }?)

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use torpor_node::config::{Surroundings, duration};
+use torpor_node::config::Surroundings;
+pub(super) use torpor_node::config::duration;
 use torpor_store::name::Name;
 
 use super::Exit;

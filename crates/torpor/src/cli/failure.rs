@@ -11,6 +11,7 @@ use torpor_criu::image::document::EncodeError;
 use torpor_criu::image::explore::ExploreError;
 use torpor_node::config::ConfigError;
 use torpor_node::container::adoption::AdoptionError;
+use torpor_node::container::own::OwnError;
 use torpor_node::container::{ContainerError, FindError};
 use torpor_node::control::{ClientError, ServerError};
 use torpor_node::hooks::HookError;
@@ -18,6 +19,7 @@ use torpor_node::http::HttpError;
 use torpor_node::install::InstallError;
 use torpor_node::oci_runtime::settings::SettingsError;
 use torpor_node::outlook::OutlookError;
+use torpor_node::seccomp::SeccompError;
 use torpor_node::status::StatusError;
 use torpor_node::wrapper::WrapperError;
 use torpor_store::gc::GcError;
@@ -104,6 +106,8 @@ pub(crate) fn remedy(error: &anyhow::Error) -> Option<String> {
             .or_else(|| cause.downcast_ref().map(ContainerError::remedy))
             .or_else(|| cause.downcast_ref().map(AdoptionError::remedy))
             .or_else(|| cause.downcast_ref().map(|error: &SettingsError| error.remedy().to_owned()))
+            .or_else(|| cause.downcast_ref().map(OwnError::remedy))
+            .or_else(|| cause.downcast_ref().map(|error: &SeccompError| error.remedy().to_owned()))
             .or_else(|| cause.downcast_ref().map(|error: &FindError| error.remedy().to_owned()))
             .or_else(|| cause.downcast_ref().map(|error: &OutlookError| error.remedy().to_owned()))
             .or_else(|| cause.downcast_ref().map(|error: &ClientError| error.remedy().to_owned()))
@@ -144,6 +148,7 @@ pub(crate) fn exit(error: &anyhow::Error) -> Exit {
                 .or_else(|| cause.downcast_ref().map(|_: &ConfigError| Exit::Usage))
                 .or_else(|| cause.downcast_ref().map(of_container))
                 .or_else(|| cause.downcast_ref().map(of_adoption))
+                .or_else(|| cause.downcast_ref().map(of_own))
                 .or_else(|| cause.downcast_ref().map(of_finding))
                 .or_else(|| cause.downcast_ref().map(of_outlook))
                 .or_else(|| cause.downcast_ref().map(of_client))
@@ -194,6 +199,17 @@ fn of_adoption(error: &AdoptionError) -> Exit {
         AdoptionError::Read(error) => of_reading(error),
         AdoptionError::Mounts { .. } | AdoptionError::ImageUnknown { .. } => Exit::Usage,
         AdoptionError::NoImage { .. } => Exit::NotFound,
+        _ => Exit::Failure,
+    }
+}
+
+fn of_own(error: &OwnError) -> Exit {
+    match error {
+        OwnError::Place { .. } | OwnError::Overlay { .. } => Exit::Place,
+        OwnError::Layer { .. } => Exit::Damaged,
+        OwnError::NoProgram => Exit::Usage,
+        OwnError::Find(error) => of_finding(error),
+        OwnError::Container(error) => of_container(error),
         _ => Exit::Failure,
     }
 }

@@ -2,7 +2,7 @@
 
 mod into;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use torpor_node::config::Surroundings;
 use torpor_node::container::Flavor;
@@ -94,7 +94,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
                 staging: &staging,
             };
             match args.reference()? {
-                None => restore::container(&args.runtime()?, &wanted)?,
+                None => restore::container(&low_level(args.runtime.as_deref())?, &wanted)?,
                 Some(reference) => {
                     let signs = store::signs(&args.store.store);
                     let from = Origin {
@@ -104,7 +104,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
                         signs: signs.as_deref(),
                         room: &args.room,
                     };
-                    stored::from_store(&args.runtime()?, &wanted, &from)?
+                    stored::from_store(&low_level(args.runtime.as_deref())?, &wanted, &from)?
                 }
             }
         }
@@ -152,15 +152,15 @@ impl Args {
         }
         Ok(Some(named.unwrap_or(&text).parse()?))
     }
+}
 
-    /// The runtime that was named; else runc, and where that is not there, crun.
-    fn runtime(&self) -> anyhow::Result<Runtime> {
-        if let Some(named) = &self.runtime {
-            let name = named.file_name().unwrap_or_default().to_string_lossy();
-            let flavor = if name.contains("crun") { Flavor::Crun } else { Flavor::Runc };
-            return Ok(Runtime::find(flavor, Some(named))?);
-        }
-        let runc = Runtime::find(Flavor::Runc, None);
-        Ok(runc.or_else(|error| Runtime::find(Flavor::Crun, None).map_err(|_| error))?)
+/// The runtime that was named; else runc, and where that is not there, crun.
+pub(super) fn low_level(named: Option<&Path>) -> anyhow::Result<Runtime> {
+    if let Some(named) = named {
+        let name = named.file_name().unwrap_or_default().to_string_lossy();
+        let flavor = if name.contains("crun") { Flavor::Crun } else { Flavor::Runc };
+        return Ok(Runtime::find(flavor, Some(named))?);
     }
+    let runc = Runtime::find(Flavor::Runc, None);
+    Ok(runc.or_else(|error| Runtime::find(Flavor::Crun, None).map_err(|_| error))?)
 }

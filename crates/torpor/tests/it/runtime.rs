@@ -2,6 +2,7 @@
 
 mod bare;
 mod docker;
+mod images;
 mod node;
 
 use node::{Cluster, Node};

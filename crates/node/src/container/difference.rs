@@ -10,8 +10,8 @@ use std::path::{Component, Path, PathBuf};
 use flate2::read::MultiGzDecoder;
 use tar::{Archive, Entry, EntryType};
 
-use crate::container::ContainerError;
-use crate::container::stored::{record_below, writable};
+use super::ContainerError;
+use super::stored::{record_below, writable};
 use crate::files::layout::LayoutPlan;
 use crate::files::{Extent, FileKind, FileRecord, FileSource, Section, Selection, Timestamp, Xattr};
 
@@ -31,7 +31,7 @@ const MACHINES: [&[u8]; 3] = [b"security.selinux", b"security.ima", b"security.e
 
 /// Files that were changed, and where their bodies are.
 #[derive(Debug, Default)]
-pub(super) struct Difference {
+pub(crate) struct Difference {
     records: BTreeMap<PathBuf, FileRecord>,
     bodies: BTreeMap<PathBuf, u64>,
     tar: Option<File>,
@@ -40,7 +40,7 @@ pub(super) struct Difference {
 
 impl Difference {
     /// Reads the tar, which may be compressed by gzip; it is unpacked to a file without a name in `room`.
-    pub(super) fn read(mut file: File, room: &Path) -> io::Result<Difference> {
+    pub(crate) fn read(mut file: File, room: &Path) -> io::Result<Difference> {
         let mut magic = [0; 2];
         let size = file.metadata()?.len();
         let compressed = size >= 2 && file.read_exact(&mut magic).is_ok() && magic == [0x1f, 0x8b];
@@ -61,7 +61,7 @@ impl Difference {
     }
 
     /// Takes files out that were removed.
-    pub(super) fn remove(&mut self, paths: Vec<PathBuf>) {
+    pub(crate) fn remove(&mut self, paths: Vec<PathBuf>) {
         for path in paths {
             let path = absolute(&path);
             self.records.entry(path.clone()).or_insert_with(|| record(path, FileKind::Removed));
@@ -69,7 +69,7 @@ impl Difference {
     }
 
     /// What is to be done in a container's root.
-    pub(super) fn plan(&mut self, rootfs: &Path) -> Result<LayoutPlan, ContainerError> {
+    pub(crate) fn plan(&mut self, rootfs: &Path) -> Result<LayoutPlan, ContainerError> {
         self.root = rootfs.canonicalize().map_err(ContainerError::place(rootfs))?;
         let records =
             self.records.values().map(|record| record_below(record.clone(), Path::new("/"), &self.root));
