@@ -246,6 +246,12 @@ impl std::fmt::Display for CriuVersion {
 }
 
 impl CriuVersion {
+    /// CRIU's way to write a version as one number: 40201 is 4.2.1.
+    #[must_use]
+    pub fn number(self) -> u32 {
+        self.major * 10_000 + self.minor * 100 + self.patch
+    }
+
     /// Reads what `criu --version` prints.
     #[must_use]
     pub fn parse(said: &str) -> Option<CriuVersion> {

@@ -24,6 +24,7 @@ pub mod launch;
 #[cfg(test)]
 mod loopback;
 pub mod machine;
+pub mod migration;
 pub mod mounts;
 pub mod network_lock;
 pub mod node_state;

@@ -23,7 +23,7 @@ pub mod real;
 pub mod record;
 pub mod settings;
 mod stored;
-mod wake;
+pub(crate) mod wake;
 
 use std::ffi::OsString;
 use std::path::Path;

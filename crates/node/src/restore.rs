@@ -124,7 +124,7 @@ impl Restoration<'_> {
         let mut guard = Guard::start().map_err(RestoreError::Guard)?;
         let mut session = Session::start(self.criu, session_spawn)?;
         let version = session.version()?;
-        check::criu(self.facts, criu_number(&version)).map_err(RestoreError::Misfit)?;
+        check::criu(self.facts.criu.version, criu_number(&version)).map_err(RestoreError::Misfit)?;
         self.lay_out_images(staging.path(), generation_of(&version))?;
         // Dropped on any failure from here on, which puts back what was there.
         let before = layout.before()?;

@@ -149,6 +149,14 @@ impl BackendError {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Tag(pub(crate) String);
 
+impl Tag {
+    /// The tag that another process had of a record, as it was told.
+    #[must_use]
+    pub fn new(text: String) -> Tag {
+        Tag(text)
+    }
+}
+
 impl fmt::Display for Tag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)

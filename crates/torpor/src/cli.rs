@@ -27,6 +27,7 @@ mod logging;
 mod ls;
 mod man;
 mod memory;
+mod migrate;
 mod oci_runtime;
 mod output;
 mod pin;
@@ -34,6 +35,7 @@ mod place;
 mod prune;
 mod pull;
 mod push;
+mod receive;
 mod report;
 mod restore;
 mod rm;
@@ -70,6 +72,8 @@ enum Command {
     Check(check::Args),
     Checkpoint(checkpoint::Args),
     Restore(restore::Args),
+    Migrate(migrate::Args),
+    Receive(receive::Args),
     Wait(wait::Args),
     Ls(ls::Args),
     Show(show::Args),
@@ -106,6 +110,8 @@ impl Command {
             Command::Check(args) => check::run(&args),
             Command::Checkpoint(args) => checkpoint::run(&args),
             Command::Restore(args) => restore::run(&args),
+            Command::Migrate(args) => migrate::run(&args),
+            Command::Receive(args) => receive::run(&args),
             Command::Wait(args) => wait::run(&args),
             Command::Ls(args) => ls::run(&args),
             Command::Show(args) => show::run(&args),

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use torpor_criu::options::DumpOptions;
 use torpor_criu::program::Program;
+use torpor_store::Manifest;
 
 use super::ContainerError;
 use super::directory::{IntoDirectory, make_durable, partial, room};
@@ -42,6 +43,18 @@ pub struct Job<'a> {
     pub memory_budget: Option<u64>,
     /// Others that are checkpointed at the same moment.
     pub together: Option<&'a Together>,
+    /// Who must have taken it over before it ends.
+    pub heir: Option<&'a dyn Heir>,
+}
+
+/// Somebody who takes a container over.
+pub trait Heir: std::fmt::Debug + Sync {
+    /// Takes it over from a generation, while it stands still. An error lets it run on where it is; the store is the heir's,
+    /// and what becomes of the generation too.
+    ///
+    /// # Errors
+    /// It is not taken over.
+    fn take(&self, generation: &Manifest, order: &Order) -> Result<(), ContainerError>;
 }
 
 /// A checkpoint that exists.
@@ -149,7 +162,7 @@ impl Job<'_> {
     }
 
     /// Whether it can be done at all.
-    pub(super) fn check(&self) -> Result<(Sight, Ability), ContainerError> {
+    pub(crate) fn check(&self) -> Result<(Sight, Ability), ContainerError> {
         let refused = |obstacle| ContainerError::Obstacle { id: self.container.id.clone(), obstacle };
         let status = self.container.status();
         if status != Status::Running {

@@ -161,7 +161,7 @@ fn parent(directory: &Path) -> &Path {
 }
 
 /// Refuses what certainly does not fit.
-pub(super) fn room(path: &Path, needed: u64) -> Result<(), ContainerError> {
+pub(crate) fn room(path: &Path, needed: u64) -> Result<(), ContainerError> {
     let free = rustix::fs::statvfs(path).map_err(|errno| ContainerError::place(path)(errno.into()))?;
     let available = free.f_bavail.saturating_mul(free.f_frsize);
     if available < needed {

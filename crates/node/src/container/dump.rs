@@ -164,7 +164,7 @@ fn external_namespaces(container: &Container, sight: &Sight) -> Vec<String> {
 }
 
 /// Mounts that are not the container's own, by mount point, and the names that the runtime looks them up by.
-fn external_mounts(container: &Container, sight: &Sight) -> Vec<ExtMountMap> {
+pub(crate) fn external_mounts(container: &Container, sight: &Sight) -> Vec<ExtMountMap> {
     let mut external: BTreeMap<PathBuf, PathBuf> = BTreeMap::new();
     for wanted in &container.description.mounts {
         let place = sight.resolved.get(&wanted.destination).unwrap_or(&wanted.destination);

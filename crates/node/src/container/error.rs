@@ -19,6 +19,7 @@ use crate::checkpoint::{CheckpointError, Expired};
 use crate::facts::FactsError;
 use crate::files::FilesError;
 use crate::files::layout::LayoutError;
+use crate::migration::MigrationError;
 use crate::mounts::MountsError;
 use crate::open_files::OpenFilesError;
 use crate::outlook::OutlookError;
@@ -263,6 +264,9 @@ pub enum ContainerError {
     /// Another container of the pod cannot be checkpointed.
     #[error("the checkpoint of another container of the pod failed")]
     OtherFailed,
+    /// Another machine, which was to take it over, does not.
+    #[error(transparent)]
+    Migration(Box<MigrationError>),
     /// What was suspended runs on.
     #[error("{id}, which this checkpoint was to end, still runs")]
     NeverEnded {
@@ -389,6 +393,7 @@ impl ContainerError {
             ContainerError::Kubelet(error) => error.remedy().to_owned(),
             ContainerError::Taken { .. } => "name another file, or a directory".to_owned(),
             ContainerError::OtherFailed => "see why that one failed".to_owned(),
+            ContainerError::Migration(error) => error.remedy(),
             ContainerError::NeverEnded { .. } => "checkpoint it anew, or delete it".to_owned(),
             ContainerError::Exists { .. } => "delete it, or choose another ID".to_owned(),
             ContainerError::Runtime { .. } => "see what it said".to_owned(),

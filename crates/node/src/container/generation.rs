@@ -225,6 +225,7 @@ impl Job<'_> {
             tree: self.tree(),
             order,
             together: self.together,
+            heir: self.heir,
             tcp: self.wishes.tcp,
             epoch,
             predecessor,

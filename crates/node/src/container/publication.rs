@@ -11,6 +11,7 @@ use torpor_store::manifest::{Description, GenerationKind};
 use torpor_store::{Draft, DraftSettings, FinishedDraft, Manifest, Repository};
 
 use super::ContainerError;
+use super::checkpoint::Heir;
 use super::directory::close_connections;
 use super::dump::LOG;
 use super::freeze::{Engine, Freeze, Tree};
@@ -28,6 +29,8 @@ pub(crate) struct IntoStore<'a> {
     pub(crate) order: &'a Order,
     /// Others that are checkpointed at the same moment.
     pub(crate) together: Option<&'a Together>,
+    /// Who must have taken it over before it ends.
+    pub(crate) heir: Option<&'a dyn Heir>,
     /// What happens to TCP connections.
     pub(crate) tcp: Tcp,
     /// The name, held.
@@ -95,6 +98,7 @@ impl IntoStore<'_> {
                     tracing::error!(%error, number, "the checkpoint of one container alone cannot be taken back");
                 }
             })?;
+            self.heir.map_or(Ok(()), |heir| heir.take(&manifest, order))?;
             Ok(manifest)
         };
         let freeze = Freeze { tree: self.tree, order, options: self.options, frozen: &frozen, phases };

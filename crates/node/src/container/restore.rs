@@ -15,6 +15,7 @@ use super::ContainerError;
 use super::dump::{DESCRIPTORS, resolve_in};
 use super::route::{Runtime, Start};
 use super::state::{Description, MountKind};
+use crate::oci_runtime::criu::{self, Annotated};
 use crate::staging::{self, Staging};
 use crate::sys::process::{self, Ended, Wait};
 
@@ -40,6 +41,8 @@ pub struct Wanted<'a> {
     pub external_unix: bool,
     /// Its terminal or session may be somebody else's.
     pub shell_job: bool,
+    /// All its processes are left stopped, before their first instruction.
+    pub stopped: bool,
     /// Where the log is kept while it is made.
     pub staging: &'a Path,
 }
@@ -65,12 +68,48 @@ pub fn container(runtime: &Runtime, wanted: &Wanted<'_>) -> Result<Option<i32>, 
         external_unix: wanted.external_unix,
         shell_job: wanted.shell_job,
     };
+    let path = wanted.bundle.join("config.json");
+    let config = std::fs::read(&path).map_err(ContainerError::place(&path))?;
+    let told = wanted.stopped.then(|| Told::new(runtime, wanted, &path, &config)).transpose()?;
     let result = runtime.restore(&start);
+    drop(told);
     if result.as_ref().map_or(true, Option::is_some) {
         // runc removes what it knows of a container that has ended or never was; crun does not, nor does one killed.
         runtime.forget(wanted.root, wanted.id);
     }
     result.map_err(|error| error.with_log(&work.path().join(LOG), Operation::Restore))
+}
+
+/// What CRIU is told besides what its runtime tells it, by way of the bundle, which is as it was when this is dropped.
+struct Told<'a> {
+    path: PathBuf,
+    afterwards: Vec<u8>,
+    _annotated: Annotated<'a>,
+}
+
+impl<'a> Told<'a> {
+    fn new(
+        runtime: &Runtime,
+        wanted: &Wanted<'_>,
+        path: &Path,
+        config: &'a [u8],
+    ) -> Result<Told<'a>, ContainerError> {
+        let told = wanted.staging.join(format!("criu-{}.conf", wanted.id));
+        let afterwards = criu::afterwards(config, criu::usual(runtime.flavor()));
+        let while_restored = [&afterwards[..], b"\nleave-stopped\n"].concat();
+        std::fs::write(&told, while_restored).map_err(ContainerError::place(&told))?;
+        let annotated = Annotated::new(path, config, &told).map_err(ContainerError::place(path))?;
+        Ok(Told { path: told, afterwards, _annotated: annotated })
+    }
+}
+
+impl Drop for Told<'_> {
+    fn drop(&mut self) {
+        // The runtime keeps the place, and a checkpoint by the runtime reads what is there.
+        if let Err(error) = std::fs::write(&self.path, &self.afterwards) {
+            tracing::warn!(%error, path = %self.path.display(), "CRIU would leave the container stopped by what stays there");
+        }
+    }
 }
 
 /// Holds images and bundle against each other.
@@ -83,9 +122,16 @@ pub(crate) fn check(images: &Path, bundle: &Path) -> Result<(), ContainerError> 
     if !descriptors.exists() {
         return Err(ContainerError::NotAContainer { path: images.to_owned() });
     }
+    has_mounts(&external_mounts(images)?, bundle)
+}
+
+/// Whether a bundle has the mounts from outside that images look up by these names.
+///
+/// # Errors
+/// It has not, or cannot be read.
+pub(crate) fn has_mounts(external: &BTreeSet<PathBuf>, bundle: &Path) -> Result<(), ContainerError> {
     let (description, rootfs) = configuration(bundle)?;
-    let external = external_mounts(images)?;
-    let missing = missing(&external, &description, |path| resolve_in(&rootfs, path));
+    let missing = missing(external, &description, |path| resolve_in(&rootfs, path));
     if missing.is_empty() {
         Ok(())
     } else {

@@ -80,7 +80,7 @@ impl Runtime {
     }
 
     /// Refuses an ID that a container has already. One that has ended, and of which the runtime still knows, is removed.
-    pub(super) fn has_not(&self, root: Option<&Path>, id: &str) -> Result<(), ContainerError> {
+    pub(crate) fn has_not(&self, root: Option<&Path>, id: &str) -> Result<(), ContainerError> {
         #[derive(serde::Deserialize)]
         struct State {
             status: String,
@@ -103,7 +103,7 @@ impl Runtime {
     }
 
     /// Removes what it knows of a container that is no more, if it knows anything.
-    pub(super) fn forget(&self, root: Option<&Path>, id: &str) {
+    pub(crate) fn forget(&self, root: Option<&Path>, id: &str) {
         let root = self.root_or_usual(root);
         if !root.join(id).exists() {
             return;

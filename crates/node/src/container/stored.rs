@@ -101,6 +101,18 @@ impl<'a> Kept<'a> {
         each.collect()
     }
 
+    /// All of them, for a bundle.
+    ///
+    /// # Errors
+    /// As both.
+    pub(crate) fn all_files_for(&self, bundle: &Path) -> Result<Vec<Files<'a>>, ContainerError> {
+        let mut files = vec![self.files_for(&root_of_bundle(bundle)?)?];
+        let sources = sources_of_mounts(bundle)?;
+        let missing = |at| ContainerError::MissingMounts { bundle: bundle.to_owned(), missing: vec![at] };
+        files.extend(self.mounts_for(|at| sources.get(at).cloned(), missing)?);
+        Ok(files)
+    }
+
     /// Files that the container has at `at` and beneath, for a directory.
     fn files(
         &self,
@@ -261,10 +273,7 @@ fn restore(
     if kept.never_ended(&machine) {
         return Err(ContainerError::NeverEnded { id: format!("container {}", kept.facts.id) });
     }
-    let mut files = vec![kept.files_for(&root_of_bundle(wanted.bundle)?)?];
-    let sources = sources_of_mounts(wanted.bundle)?;
-    let missing = |at| ContainerError::MissingMounts { bundle: wanted.bundle.to_owned(), missing: vec![at] };
-    files.extend(kept.mounts_for(|at| sources.get(at).cloned(), missing)?);
+    let mut files = kept.all_files_for(wanted.bundle)?;
     runtime.has_not(wanted.root, wanted.id)?;
 
     attempt(epoch, number, || {

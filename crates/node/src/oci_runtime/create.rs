@@ -308,10 +308,7 @@ impl Making<'_> {
             };
             return Err(self.failed(checkpoint)(error.with_log(&work.join(LOG), Operation::Restore)));
         }
-        let usual: &[&str] = match call.real.flavor {
-            Flavor::Runc => &["/etc/criu/runc.conf"],
-            Flavor::Crun => &["/etc/criu/crun.conf", "/etc/criu/runc.conf"],
-        };
+        let usual = criu::usual(call.real.flavor);
         let finished = self.waiting(checkpoint, room, pid_file, prepared).and_then(|record| {
             adjust_score(record.pid, self.grant.oom_score_adj);
             std::fs::write(&configuration, criu::afterwards(self.config, usual)).map_err(&here)?;

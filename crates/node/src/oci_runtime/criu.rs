@@ -15,6 +15,7 @@ use torpor_criu::program::Program;
 use torpor_criu::session::{NO_PLUGINS, SEARCH_PATH};
 
 use super::images::Prepared;
+use crate::container::Flavor;
 
 /// The name under which the binary becomes CRIU, where [`VARIABLE`] says which.
 pub const NAME: &str = "criu";
@@ -122,6 +123,15 @@ fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     std::fs::write(&partial, content)?;
     std::fs::set_permissions(&partial, std::fs::metadata(path)?.permissions())?;
     std::fs::rename(partial, path)
+}
+
+/// The configurations of CRIU that a runtime reads where no annotation names another.
+#[must_use]
+pub fn usual(flavor: Flavor) -> &'static [&'static str] {
+    match flavor {
+        Flavor::Runc => &["/etc/criu/runc.conf"],
+        Flavor::Crun => &["/etc/criu/crun.conf", "/etc/criu/runc.conf"],
+    }
 }
 
 /// What CRIU would have been told about this container if it had not been restored. The runtime keeps our annotation, and a later

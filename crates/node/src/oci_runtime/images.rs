@@ -111,7 +111,7 @@ fn lost(sockets: &[Socket], addresses: &[IpAddr]) -> BTreeSet<u32> {
 }
 
 /// Processes that were stopped by a signal.
-fn stopped(images: &Path) -> Result<Vec<u32>, ContainerError> {
+pub(crate) fn stopped(images: &Path) -> Result<Vec<u32>, ContainerError> {
     let mut all = Vec::new();
     for entry in entries::<TreeEntry>(&images.join("pstree.img"))? {
         let path = images.join(format!("core-{}.img", entry.pid));

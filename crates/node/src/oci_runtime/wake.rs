@@ -39,13 +39,18 @@ pub(super) fn start(
         }
         _ => {}
     }
+    go_on(record.pid, &record.stopped);
+    Ok(())
+}
+
+/// Lets all processes below `root` go on, but for those that were stopped at the checkpoint, by their PIDs in the container.
+pub(crate) fn go_on(root: i32, stopped: &[u32]) {
     // Children first: a parent that looks after them finds them as they were.
-    for pid in process_tree::of(record.pid).into_iter().rev() {
-        if !inner_pid(pid).is_some_and(|inner| record.stopped.contains(&inner)) {
+    for pid in process_tree::of(root).into_iter().rev() {
+        if !inner_pid(pid).is_some_and(|inner| stopped.contains(&inner)) {
             let _ = process::kill(pid, libc::SIGCONT);
         }
     }
-    Ok(())
 }
 
 /// A process's PID in its innermost namespace.

@@ -113,6 +113,7 @@ impl Job<'_> {
             tree: self.tree(),
             order: &order,
             together: None,
+            heir: None,
             tcp: self.wishes.tcp,
             epoch: lease.epoch(),
             predecessor: predecessor.as_ref(),

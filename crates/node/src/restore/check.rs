@@ -122,8 +122,7 @@ impl fmt::Display for CriuVersion {
 ///
 /// # Errors
 /// [`Misfit::Criu`].
-pub(super) fn criu(facts: &Facts, is: u32) -> Result<(), Misfit> {
-    let was = facts.criu.version;
+pub(crate) fn criu(was: u32, is: u32) -> Result<(), Misfit> {
     if was / 100 > is / 100 { Err(Misfit::Criu { was, is }) } else { Ok(()) }
 }
 

@@ -5,7 +5,7 @@ mod container;
 mod engine;
 mod process;
 
-pub(super) use container::Connections;
+pub(super) use container::{Connections, clean_up, milliseconds, reference, took};
 
 use serde::Serialize;
 use torpor_node::control::{Client, Outcome, Request};
@@ -47,9 +47,9 @@ struct Made {
 }
 
 #[derive(Serialize)]
-struct Took {
-    phase: String,
-    milliseconds: f64,
+pub(super) struct Took {
+    pub(super) phase: String,
+    pub(super) milliseconds: f64,
 }
 
 /// Asks for it and tells how it went.

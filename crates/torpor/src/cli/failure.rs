@@ -17,6 +17,7 @@ use torpor_node::control::{ClientError, ServerError};
 use torpor_node::hooks::HookError;
 use torpor_node::http::HttpError;
 use torpor_node::install::InstallError;
+use torpor_node::migration::MigrationError;
 use torpor_node::oci_runtime::settings::SettingsError;
 use torpor_node::outlook::OutlookError;
 use torpor_node::seccomp::SeccompError;
@@ -108,6 +109,7 @@ pub(crate) fn remedy(error: &anyhow::Error) -> Option<String> {
             .or_else(|| cause.downcast_ref().map(|error: &SettingsError| error.remedy().to_owned()))
             .or_else(|| cause.downcast_ref().map(OwnError::remedy))
             .or_else(|| cause.downcast_ref().map(|error: &SeccompError| error.remedy().to_owned()))
+            .or_else(|| cause.downcast_ref().map(MigrationError::remedy))
             .or_else(|| cause.downcast_ref().map(|error: &FindError| error.remedy().to_owned()))
             .or_else(|| cause.downcast_ref().map(|error: &OutlookError| error.remedy().to_owned()))
             .or_else(|| cause.downcast_ref().map(|error: &ClientError| error.remedy().to_owned()))
@@ -149,6 +151,7 @@ pub(crate) fn exit(error: &anyhow::Error) -> Exit {
                 .or_else(|| cause.downcast_ref().map(of_container))
                 .or_else(|| cause.downcast_ref().map(of_adoption))
                 .or_else(|| cause.downcast_ref().map(of_own))
+                .or_else(|| cause.downcast_ref().map(of_migration))
                 .or_else(|| cause.downcast_ref().map(of_finding))
                 .or_else(|| cause.downcast_ref().map(of_outlook))
                 .or_else(|| cause.downcast_ref().map(of_client))
@@ -210,6 +213,14 @@ fn of_own(error: &OwnError) -> Exit {
         OwnError::NoProgram => Exit::Usage,
         OwnError::Find(error) => of_finding(error),
         OwnError::Container(error) => of_container(error),
+        _ => Exit::Failure,
+    }
+}
+
+fn of_migration(error: &MigrationError) -> Exit {
+    match error {
+        MigrationError::Container(error) => of_container(error),
+        MigrationError::Address { .. } => Exit::Place,
         _ => Exit::Failure,
     }
 }

@@ -91,6 +91,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
                 pid_file: args.pid_file.as_deref(),
                 external_unix: args.ext_unix_sockets,
                 shell_job: args.shell_job,
+                stopped: false,
                 staging: &staging,
             };
             match args.reference()? {

@@ -175,6 +175,7 @@ impl Container {
             timeout: None,
             memory_budget: None,
             together: None,
+            heir: None,
         };
         let destination = Destination {
             repository: &repository,

@@ -1,6 +1,7 @@
 //! Containers that real runtimes have started, and that know nothing of Torpor: checkpointed, and restored by the runtime.
 
 mod host;
+mod migration;
 mod stored;
 
 use std::path::Path;

@@ -73,6 +73,24 @@ impl LabHost {
         }
     }
 
+    /// Connects it with another: they have 10.77.0.1 and 10.77.0.2 on a network of their own.
+    pub(crate) fn connect(&self, other: &LabHost) {
+        let [here, there] = [self, other].map(|host| host.init.to_string());
+        let words = [
+            "link", "add", "name", "eth0", "netns", &here, "type", "veth", "peer", "name", "eth0", "netns",
+            &there,
+        ];
+        assert!(Command::new("ip").args(words).status().unwrap().success());
+        for (host, address) in [(self, "10.77.0.1/24"), (other, "10.77.0.2/24")] {
+            for words in
+                [["ip", "address", "add", address, "dev", "eth0"], ["ip", "link", "set", "eth0", "up", ""]]
+            {
+                let words: Vec<&str> = words.into_iter().filter(|word| !word.is_empty()).collect();
+                assert!(host.command(&[], &words).status().unwrap().success());
+            }
+        }
+    }
+
     /// What its control groups are called.
     pub(crate) fn group(&self) -> &str {
         &self.group

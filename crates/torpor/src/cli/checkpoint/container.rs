@@ -238,6 +238,7 @@ impl Work<'_> {
             timeout: args.wrapper.timeout,
             memory_budget: among.map(|among| among.memory),
             together: among.map(|among| among.together),
+            heir: None,
         };
         let runtime = || Runtime::find(container.flavor, choice.runtime.as_deref());
         let (checkpoint, done) = match &self.place {
@@ -389,7 +390,7 @@ fn given_mounts(spec: &serde_json::Value) -> Vec<layout::GivenMount> {
         .collect()
 }
 
-pub(super) fn reference(stored: &Stored) -> String {
+pub(in crate::cli) fn reference(stored: &Stored) -> String {
     let description = stored.manifest.description();
     format!("{}@{}", description.name, description.generation)
 }
@@ -419,7 +420,7 @@ impl Args {
 
 /// A runtime's own checkpoint removes what it knows of a container that has ended with it. So do we, where nobody is
 /// there who does it: engines notice the end, and clean up by themselves.
-fn clean_up(container: &Container, runtime: Result<Runtime, ContainerError>) {
+pub(in crate::cli) fn clean_up(container: &Container, runtime: Result<Runtime, ContainerError>) {
     if container.engine != Engine::None {
         return;
     }
@@ -428,11 +429,11 @@ fn clean_up(container: &Container, runtime: Result<Runtime, ContainerError>) {
     }
 }
 
-pub(super) fn took((phase, duration): (Phase, Duration)) -> Took {
+pub(in crate::cli) fn took((phase, duration): (Phase, Duration)) -> Took {
     Took { phase: phase.name().to_owned(), milliseconds: milliseconds(duration) }
 }
 
-pub(super) fn milliseconds(duration: Duration) -> f64 {
+pub(in crate::cli) fn milliseconds(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1000.0
 }
 

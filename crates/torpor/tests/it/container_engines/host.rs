@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -17,17 +18,34 @@ const PACE: Duration = Duration::from_millis(20);
 pub(super) struct Host {
     lab: LabHost,
     /// Where it finds Torpor.
-    share: TempDir,
+    share: Arc<TempDir>,
 }
 
 impl Host {
     /// A new one; none, with the reason printed, where there is no root for it.
     pub(super) fn new() -> Option<Host> {
+        Host::that_sees(Arc::new(tempfile::tempdir().unwrap()))
+    }
+
+    /// Two, on a network of their own and with a directory that both see.
+    pub(super) fn two() -> Option<(Host, Host)> {
+        let one = Host::new()?;
+        let other = Host::that_sees(Arc::clone(&one.share))?;
+        one.lab.connect(&other.lab);
+        Some((one, other))
+    }
+
+    /// Where it and the other one have the same files.
+    pub(super) fn shared(&self, name: &str) -> String {
+        self.share.path().join(name).to_str().unwrap().to_owned()
+    }
+
+    fn that_sees(share: Arc<TempDir>) -> Option<Host> {
         let root = lab_host::root()?;
-        let share = tempfile::tempdir().unwrap();
         // Not a link: the machine sees this directory alone.
-        if std::fs::hard_link(TORPOR, share.path().join("torpor")).is_err() {
-            std::fs::copy(TORPOR, share.path().join("torpor")).unwrap();
+        let torpor = share.path().join("torpor");
+        if !torpor.exists() && std::fs::hard_link(TORPOR, &torpor).is_err() {
+            std::fs::copy(TORPOR, &torpor).unwrap();
         }
         let host = Host { lab: LabHost::start(&root, share.path()), share };
         host.run(&["ln", "-s", host.share.path().to_str().unwrap(), "/run/torpor"]);
@@ -91,9 +109,11 @@ impl Host {
              mount -t overlay -o lowerdir={place}/lower,upperdir={place}/upper,workdir={place}/work overlay rootfs"
         );
         self.run(&["bash", "-c", &script]);
+        let capabilities = ["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_KILL"];
         let config = serde_json::json!({
             "ociVersion": "1.2.0",
             "process": {
+                "capabilities": {"bounding": capabilities, "effective": capabilities, "permitted": capabilities},
                 "terminal": false, "user": {"uid": 0, "gid": 0}, "cwd": "/", "noNewPrivileges": true,
                 "args": ["sh", "-c", program], "env": ["PATH=/bin"],
             },
@@ -123,6 +143,13 @@ impl Host {
     pub(super) fn bundle_for(&self, bundle: &str, other: &str) {
         self.bundle(bundle, "true");
         self.edit(bundle, |config| config["mounts"][5]["source"] = format!("/run/b/{other}/volume").into());
+    }
+
+    /// Takes the volume out of the bundle.
+    pub(super) fn without_volume(&self, bundle: &str) {
+        self.edit(bundle, |config| {
+            config["mounts"].as_array_mut().unwrap().remove(5);
+        });
     }
 
     /// Makes the bundle that of a container of a pod, whose volume it has.

@@ -1,0 +1,162 @@
+//! Why a container cannot move.
+
+use std::io;
+use std::path::PathBuf;
+
+use torpor_store::{OpenError, ReadError};
+
+use crate::container::ContainerError;
+use crate::criu_bundle::FindCriuError;
+use crate::restore::Misfit;
+
+/// Why a container cannot move. It runs on where it was, unless [`Adrift`](MigrationError::Adrift).
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MigrationError {
+    /// The kernel gives no random bytes.
+    #[error("the kernel gives no random bytes")]
+    Random(#[source] io::Error),
+    /// The address cannot be listened at, or reached.
+    #[error("cannot {doing} {address}")]
+    Address {
+        /// What was to be done.
+        doing: &'static str,
+        /// The address.
+        address: String,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The other side is not the one that is meant, or does not know this one.
+    #[error("the other side is not the one that the ticket is for")]
+    Stranger(#[source] io::Error),
+    /// The connection cannot be secured.
+    #[error("the connection cannot be secured")]
+    Tls(#[from] rustls::Error),
+    /// The connection broke.
+    #[error("the connection to {peer} broke")]
+    Broken {
+        /// The other side.
+        peer: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The other side says what makes no sense.
+    #[error("{peer} says what makes no sense here: {what}")]
+    Nonsense {
+        /// The other side.
+        peer: String,
+        /// What it is about.
+        what: &'static str,
+    },
+    /// The other side is of another release, which speaks otherwise.
+    #[error("{peer} speaks version {theirs} of migrations, and this torpor version {ours}")]
+    Version {
+        /// The other side.
+        peer: String,
+        /// What it speaks.
+        theirs: u32,
+        /// What we speak.
+        ours: u32,
+    },
+    /// The target refuses the container, before anything is frozen; or it cannot restore it.
+    #[error("{peer} cannot take the container: {because}")]
+    Refused {
+        /// The target.
+        peer: String,
+        /// Its words.
+        because: String,
+        /// Its remedy.
+        remedy: String,
+    },
+    /// The machine does not fit.
+    #[error("{0}")]
+    Machine(Misfit),
+    /// There is no CRIU.
+    #[error(transparent)]
+    Criu(#[from] FindCriuError),
+    /// Something about the container.
+    #[error(transparent)]
+    Container(Box<ContainerError>),
+    /// The images ask for more than the bundle grants.
+    #[error("the container asks for more than the bundle {} grants: {misfits}", bundle.display())]
+    Beyond {
+        /// The bundle.
+        bundle: PathBuf,
+        /// What it asks for.
+        misfits: String,
+    },
+    /// The store between the two cannot be opened.
+    #[error("the store for the migration cannot be used")]
+    Store(#[from] OpenError),
+    /// What was sent cannot be read.
+    #[error("what was sent cannot be read")]
+    Read(#[from] ReadError),
+    /// It has ended at the source, and whether it goes on is not known.
+    #[error("the container has ended here, and {peer} did not say that it goes on")]
+    Adrift {
+        /// The target.
+        peer: String,
+        /// Why.
+        #[source]
+        source: Box<MigrationError>,
+    },
+    /// The source is gone after all was restored, and did not say whether it ended there.
+    #[error(
+        "the source is gone and did not say whether container {id} has ended there; here it stands still, as process {pid}"
+    )]
+    Orphan {
+        /// The container.
+        id: String,
+        /// Its first process.
+        pid: i32,
+        /// Why.
+        #[source]
+        source: Box<MigrationError>,
+    },
+}
+
+impl From<ContainerError> for MigrationError {
+    fn from(error: ContainerError) -> MigrationError {
+        MigrationError::Container(Box::new(error))
+    }
+}
+
+impl MigrationError {
+    /// What a person can do about it.
+    #[must_use]
+    pub fn remedy(&self) -> String {
+        match self {
+            MigrationError::Random(_) => "see the kernel's log".to_owned(),
+            MigrationError::Address { .. } => {
+                "check the address and port, and that `torpor receive` waits there".to_owned()
+            }
+            MigrationError::Stranger(_) => {
+                "give the ticket that `torpor receive` printed last; each is for one migration".to_owned()
+            }
+            MigrationError::Tls(_) | MigrationError::Nonsense { .. } | MigrationError::Version { .. } => {
+                "use the same release of torpor on both machines".to_owned()
+            }
+            MigrationError::Broken { .. } => {
+                "see why the other side ended, or the network between the two, and try again".to_owned()
+            }
+            MigrationError::Refused { remedy, .. } => remedy.clone(),
+            MigrationError::Machine(misfit) => misfit.remedy(),
+            MigrationError::Criu(error) => error.remedy().to_owned(),
+            MigrationError::Container(error) => error.remedy(),
+            MigrationError::Beyond { .. } => {
+                "use the configuration that the container was started with, or one that grants as much"
+                    .to_owned()
+            }
+            MigrationError::Store(error) => error.remedy().to_owned(),
+            MigrationError::Read(error) => error.remedy().to_owned(),
+            MigrationError::Adrift { .. } => {
+                "look at the target: there it runs, or stands still and goes on with SIGCONT".to_owned()
+            }
+            MigrationError::Orphan { pid, .. } => format!(
+                "look at the source: where it runs on there, delete it here; where it has ended, let it go on by `kill -CONT {pid}`, and its children too"
+            ),
+        }
+    }
+}

@@ -1,0 +1,304 @@
+//! `torpor migrate`: a container goes on elsewhere.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context;
+use serde::Serialize;
+use torpor_criu::options::ExpertOption;
+use torpor_node::config::{Surroundings, duration};
+use torpor_node::container::carry::Carry;
+use torpor_node::container::checkpoint::{Done, Job};
+use torpor_node::container::dump::Wishes;
+use torpor_node::container::generation::Destination;
+use torpor_node::container::route::Runtime;
+use torpor_node::container::{Container, Query, Roots};
+use torpor_node::criu_bundle;
+use torpor_node::migration::Ticket;
+use torpor_node::migration::source::Move;
+use torpor_store::Repository;
+use torpor_store::name::Name;
+
+use super::checkpoint::{Connections, Took, clean_up, milliseconds, reference, took};
+use super::failure::Failure;
+use super::{Exit, output, store};
+
+/// Move a container to another machine, or into a store that another restores it from
+///
+/// To HOST:PORT it goes straight, where `torpor receive` waits, over a connection on which both sides know each other by a ticket. What does
+/// not fit there is told before anything is frozen. It ends here only once all of it is there and ready to go on; whatever fails before
+/// that lets it run on here.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The container: container:ID-OR-NAME, or pod:NAMESPACE/POD/CONTAINER.
+    #[arg(value_name = "TARGET")]
+    target: Query,
+    /// Where to: HOST:PORT, or a store that both machines share, as a path or file:///PATH.
+    #[arg(long, value_name = "HOST-OR-STORE")]
+    to: String,
+    /// The ticket that `torpor receive` printed.
+    #[arg(
+        long,
+        value_name = "TICKET",
+        env = "TORPOR_TICKET",
+        hide_env_values = true,
+        conflicts_with = "ticket_file"
+    )]
+    ticket: Option<String>,
+    /// A file with the ticket.
+    #[arg(long, value_name = "FILE")]
+    ticket_file: Option<PathBuf>,
+    /// In a store, the name that it becomes a generation of; by default its own.
+    #[arg(long, value_name = "NAME")]
+    name: Option<Name>,
+    /// How many times its memory is copied ahead while it runs, so that it stands still for less.
+    #[arg(long, value_name = "NUMBER", default_value_t = 1)]
+    ahead: u32,
+    /// How long it may take from its freeze on. After that it runs on here.
+    #[arg(short, long, value_name = "DURATION", value_parser = duration)]
+    timeout: Option<Duration>,
+    /// Take along what is in the mount at this path of the container, such as a volume.
+    #[arg(long, value_name = "PATH")]
+    carry_mount: Vec<PathBuf>,
+    /// Take along what ends with the pod: /dev/shm and emptyDirs.
+    #[arg(long)]
+    own_mounts: bool,
+    /// What happens to TCP connections.
+    #[arg(long, value_name = "WORD", default_value = "fail")]
+    tcp: Connections,
+    /// Unix sockets may have peers outside of the container.
+    #[arg(long)]
+    ext_unix_sockets: bool,
+    /// The container may be at a terminal, or in a session, of somebody outside.
+    #[arg(long)]
+    shell_job: bool,
+    /// The low-level runtime that knows it, to take note of its end. By default runc or crun, whichever started it.
+    #[arg(long, value_name = "PROGRAM")]
+    runtime: Option<PathBuf>,
+    /// A directory of a runtime's states that is not among the usual ones.
+    #[arg(long, value_name = "DIR")]
+    runtime_root: Vec<PathBuf>,
+    /// The CRIU to use.
+    #[arg(long, value_name = "PROGRAM")]
+    criu: Option<PathBuf>,
+    /// An option of CRIU's own, as KEY or KEY=VALUE.
+    #[arg(long, value_name = "OPTION")]
+    criu_option: Vec<ExpertOption>,
+    /// Read the passphrase of an encrypted store from this file's first line.
+    #[arg(long, value_name = "FILE", env = "TORPOR_PASSPHRASE_FILE", conflicts_with = "key_file")]
+    passphrase_file: Option<PathBuf>,
+    /// Open an encrypted store with this key file.
+    #[arg(long, value_name = "FILE", env = "TORPOR_KEY_FILE")]
+    key_file: Option<PathBuf>,
+    #[command(flatten)]
+    output: output::Args,
+}
+
+/// Where to.
+#[derive(Debug, PartialEq, Eq)]
+enum Place<'a> {
+    Host(&'a str),
+    Store(&'a str),
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Moved {
+    container: String,
+    to: String,
+    /// The generation, in a store.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    checkpoint: Option<String>,
+    /// Its first process there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pid: Option<i32>,
+    /// How long it stood still, until it was there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    frozen_milliseconds: Option<f64>,
+    phases: Vec<Took>,
+}
+
+/// Moves it.
+pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
+    let place = place(&args.to)?;
+    let container = Roots::with(args.runtime_root.clone()).find(&args.target)?;
+    let surroundings = Surroundings::read()?;
+    let moved = match place {
+        Place::Host(address) => args.straight(&container, address, surroundings)?,
+        Place::Store(url) => args.by_store(&container, url, surroundings)?,
+    };
+    clean_up(&container, Runtime::find(container.flavor, args.runtime.as_deref()));
+    args.output.print(&moved, told)?;
+    Ok(Exit::Success)
+}
+
+/// A store is a path or a URL; all else is a host.
+fn place(to: &str) -> Result<Place<'_>, Failure> {
+    let refused = |message: String, remedy: &str| Err(Failure::new(Exit::Usage, message, remedy));
+    if to.starts_with("docker://") || to.starts_with("oci") {
+        return refused(
+            format!("{to} is an image"),
+            "checkpoint it into a store, and make an image of that with `torpor build`",
+        );
+    }
+    if to.contains("://") || to.starts_with(['/', '.']) {
+        return Ok(Place::Store(to));
+    }
+    match to.rsplit_once(':') {
+        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => Ok(Place::Host(to)),
+        _ => refused(
+            format!("{to} is neither HOST:PORT nor a store"),
+            "write the port, or the store as a path",
+        ),
+    }
+}
+
+impl Args {
+    fn straight(
+        &self,
+        container: &Container,
+        address: &str,
+        surroundings: Surroundings,
+    ) -> anyhow::Result<Moved> {
+        let ticket = self.ticket()?;
+        let criu = criu_bundle::find(self.criu.as_deref())?.program;
+        let staging = surroundings.runtime_dir.join("torpor");
+        let leaving = Move {
+            container,
+            criu: &criu,
+            wishes: self.wishes(),
+            timeout: self.timeout,
+            ahead: self.ahead,
+            mounts: self.mounts(),
+            host: surroundings.host,
+            staging: &staging,
+        };
+        let moved = leaving.to(address, &ticket)?;
+        Ok(Moved { pid: Some(moved.pid), ..made(container, moved.peer, moved.done) })
+    }
+
+    fn by_store(
+        &self,
+        container: &Container,
+        url: &str,
+        surroundings: Surroundings,
+    ) -> anyhow::Result<Moved> {
+        let credentials = store::credentials(self.passphrase_file.as_deref(), self.key_file.as_deref())?;
+        let repository = Repository::open_or_create(store::backend(url)?, &credentials)?;
+        let name = match &self.name {
+            Some(name) => name.clone(),
+            None => container.names.first().unwrap_or(&container.id).parse()?,
+        };
+        let signs = store::signs(url);
+        let staging = surroundings.runtime_dir.join("torpor");
+        let destination = Destination {
+            repository: &repository,
+            name,
+            host: surroundings.host,
+            signs: signs.as_deref(),
+            moment: None,
+            mounts: self.mounts(),
+            staging: &staging,
+        };
+        let criu = criu_bundle::find(self.criu.as_deref())?.program;
+        let job = |leave_running| Job {
+            container,
+            criu: &criu,
+            wishes: Wishes { leave_running, ..self.wishes() },
+            timeout: self.timeout,
+            memory_budget: None,
+            together: None,
+            heir: None,
+        };
+        for _ in 0..self.ahead {
+            job(true).into_store(&destination)?;
+        }
+        let stored = job(false).into_store(&destination)?;
+        let checkpoint = Some(reference(&stored));
+        Ok(Moved { checkpoint, ..made(container, url.to_owned(), stored.done) })
+    }
+
+    fn ticket(&self) -> anyhow::Result<Ticket> {
+        let text = match (&self.ticket, &self.ticket_file) {
+            (Some(ticket), _) => ticket.clone(),
+            (None, Some(file)) => std::fs::read_to_string(file)
+                .with_context(|| format!("cannot read the ticket in {}", file.display()))?,
+            (None, None) => {
+                let message = "a machine takes a container from one alone who has its ticket";
+                let remedy = "give what `torpor receive` printed there with --ticket or --ticket-file";
+                return Err(Failure::new(Exit::Usage, message, remedy).into());
+            }
+        };
+        text.parse().map_err(|error: torpor_node::migration::ticket::NotATicket| {
+            let remedy = "copy all of what `torpor receive` printed behind --ticket";
+            Failure::new(Exit::Usage, error.to_string(), remedy).into()
+        })
+    }
+
+    fn mounts(&self) -> Carry {
+        Carry { own: self.own_mounts, named: self.carry_mount.clone() }
+    }
+
+    fn wishes(&self) -> Wishes {
+        Wishes {
+            leave_running: false,
+            tcp: self.tcp.option(),
+            external_unix: self.ext_unix_sockets,
+            file_locks: true,
+            shell_job: self.shell_job,
+            connected: false,
+            seize_timeout: None,
+            expert_options: self.criu_option.clone(),
+        }
+    }
+}
+
+fn made(container: &Container, to: String, done: Done) -> Moved {
+    Moved {
+        container: container.id.clone(),
+        to,
+        checkpoint: None,
+        pid: None,
+        frozen_milliseconds: done.frozen.map(milliseconds),
+        phases: done.phases.durations().into_iter().map(took).collect(),
+    }
+}
+
+fn told(moved: &Moved) -> String {
+    let Moved { container, to, .. } = moved;
+    let mut text = match (&moved.checkpoint, moved.pid) {
+        (Some(checkpoint), _) => format!(
+            "container {container} has ended here; it goes on with: torpor restore {checkpoint} --store {to} --bundle DIR --detach\n"
+        ),
+        (None, Some(pid)) => format!("container {container} runs on {to}, as process {pid}\n"),
+        (None, None) => format!("container {container} is at {to}\n"),
+    };
+    if let Some(frozen) = moved.frozen_milliseconds {
+        text.push_str(&format!("  frozen   {frozen:>9.1} ms\n"));
+    }
+    for Took { phase, milliseconds } in &moved.phases {
+        text.push_str(&format!("  {phase:<8} {milliseconds:>9.1} ms\n"));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_a_host_or_a_store() {
+        for (text, expected) in [
+            ("node-2:7411", Place::Host("node-2:7411")),
+            ("[::1]:7411", Place::Host("[::1]:7411")),
+            ("/shared/store", Place::Store("/shared/store")),
+            ("./store", Place::Store("./store")),
+            ("file:///shared", Place::Store("file:///shared")),
+        ] {
+            assert_eq!(place(text).unwrap(), expected, "{text}");
+        }
+        for text in ["node-2", "node-2:port", ":7411", "docker://registry/x:1", "oci:here", ""] {
+            assert_eq!(place(text).unwrap_err().exit, Exit::Usage, "{text}");
+        }
+    }
+}

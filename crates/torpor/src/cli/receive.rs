@@ -1,0 +1,115 @@
+//! `torpor receive`: takes a container that another machine sends.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use serde::Serialize;
+use torpor_node::config::Surroundings;
+use torpor_node::migration::Ticket;
+use torpor_node::migration::target::{Reception, Waiting};
+
+use super::{Exit, output, restore};
+
+/// Take a container that another machine sends by `torpor migrate`
+///
+/// It waits for one container. The ticket that it prints lets in the one who has it, and nobody else; it is for this one migration. The
+/// container goes on here once it has ended there.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The address and port to listen at.
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:7411")]
+    listen: String,
+    /// Write the ticket to this file, for its owner alone, instead of printing it.
+    #[arg(long, value_name = "FILE")]
+    ticket_file: Option<PathBuf>,
+    /// The directory of the container's configuration, with its image mounted at its root.
+    #[arg(long, value_name = "DIR")]
+    bundle: PathBuf,
+    /// The container's ID; by default the one it had.
+    #[arg(long, value_name = "ID")]
+    id: Option<String>,
+    /// The low-level runtime: runc, crun, or the path of one of them.
+    #[arg(long, value_name = "PROGRAM")]
+    runtime: Option<PathBuf>,
+    /// The directory of the runtime's states, where it is not the usual one.
+    #[arg(long, value_name = "DIR")]
+    runtime_root: Option<PathBuf>,
+    /// Write the PID of its first process here.
+    #[arg(long, value_name = "FILE")]
+    pid_file: Option<PathBuf>,
+    /// Unix sockets may have peers outside, as at the source.
+    #[arg(long)]
+    ext_unix_sockets: bool,
+    /// It may be at a terminal, or in a session, of somebody outside, as at the source.
+    #[arg(long)]
+    shell_job: bool,
+    /// Where what is sent is kept until the container runs: on a disk, with room for twice its memory.
+    #[arg(long, value_name = "DIR", default_value = "/var/cache/torpor")]
+    room: PathBuf,
+    #[command(flatten)]
+    output: output::Args,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Received {
+    container: String,
+    pid: i32,
+    from: String,
+}
+
+/// Waits for it and takes it.
+pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
+    let surroundings = Surroundings::read()?;
+    let bundle = std::path::absolute(&args.bundle)?;
+    let runtime = restore::low_level(args.runtime.as_deref())?;
+    let waiting = Waiting::at(&args.listen)?;
+    give_out(args, waiting.ticket(), waiting.port()?)?;
+    let received = waiting.receive(&Reception {
+        runtime: &runtime,
+        root: args.runtime_root.as_deref(),
+        bundle: &bundle,
+        id: args.id.as_deref(),
+        pid_file: args.pid_file.as_deref(),
+        external_unix: args.ext_unix_sockets,
+        shell_job: args.shell_job,
+        room: &std::path::absolute(&args.room)?,
+        staging: &surroundings.runtime_dir.join("torpor"),
+    });
+    if let Some(file) = &args.ticket_file {
+        // It is of no more use.
+        let _ = std::fs::remove_file(file);
+    }
+    let received = received?;
+    let received = Received { container: received.id, pid: received.pid, from: received.peer };
+    args.output.print(&received, |received| {
+        format!(
+            "container {} runs here, as process {}; it came from {}\n",
+            received.container, received.pid, received.from
+        )
+    })?;
+    Ok(Exit::Success)
+}
+
+fn give_out(args: &Args, ticket: &Ticket, port: u16) -> anyhow::Result<()> {
+    let Some(file) = &args.ticket_file else {
+        eprintln!(
+            "waiting at port {port} for: torpor migrate container:ID --to HOST:{port} --ticket {ticket}"
+        );
+        return Ok(());
+    };
+    // It appears whole: somebody may wait for it.
+    let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let partial = parent.join(format!(".torpor-ticket-{}", std::process::id()));
+    let write = || -> std::io::Result<()> {
+        let mut written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&partial)?;
+        writeln!(written, "{ticket}")?;
+        std::fs::rename(&partial, file)
+    };
+    write().with_context(|| format!("cannot write the ticket to {}", file.display()))?;
+    eprintln!("waiting at port {port}; the ticket is in {}", file.display());
+    Ok(())
+}
