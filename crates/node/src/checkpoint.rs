@@ -21,6 +21,7 @@ use torpor_store::manifest::{Description, GenerationKind};
 use torpor_store::{Draft, DraftSettings, FinishedDraft, Manifest, Repository};
 
 use crate::capabilities::Capabilities;
+use crate::config::HugePages;
 use crate::facts::Facts;
 use crate::files;
 use crate::files::baseline::Baseline;
@@ -33,7 +34,7 @@ use crate::stored_files::IntoDraft;
 use crate::streams::Stream;
 use crate::streams::input::Input;
 use crate::triggers::Kind;
-use crate::{budget, process_tree, volumes};
+use crate::{budget, huge_pages, process_tree, volumes};
 
 mod check;
 mod error;
@@ -87,6 +88,8 @@ pub struct Subject<'a> {
     pub sockets: Sockets,
     /// What the capture may add to the container's memory, in bytes; by default what can be spared.
     pub memory_budget: Option<u64>,
+    /// Whether its memory is gathered into huge pages first, where it is to run on.
+    pub huge_pages: HugePages,
     /// Where staging directories are made.
     pub staging: &'a Path,
     /// Asked when everything is captured: what the order has become meanwhile. From then on it stays so.
@@ -136,6 +139,9 @@ pub fn checkpoint(
         tracing::warn!(paths = ?capture.unreadable(), "changes in these directories cannot be read and are not kept");
     }
     if !works_while_frozen(order) {
+        if subject.huge_pages == HugePages::Gather {
+            huge_pages::gather(subject.root, order);
+        }
         draft.hold()?;
     }
     order.check()?;

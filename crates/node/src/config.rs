@@ -23,7 +23,7 @@ use std::time::Duration;
 use torpor_store::name::Name;
 
 pub use choice::{
-    AfterCrash, AllowChanged, Capabilities, CpuBaseline, ExtUnixSockets, Fenced, Namespace,
+    AfterCrash, AllowChanged, Capabilities, CpuBaseline, ExtUnixSockets, Fenced, HugePages, Namespace,
     NodeStateUnreachable, OnHookFailure, OnRestoreFailure, RootFiles, Slots, Tcp, VolumePolicy,
 };
 pub use error::{ConfigError, ValueError};
@@ -117,6 +117,8 @@ pub struct RunConfig {
     pub ext_unix_sockets: ExtUnixSockets,
     /// What a capture may add to the container's memory.
     pub memory_budget: MemoryBudget,
+    /// Whether memory is gathered into huge pages before a freeze after which the program runs on.
+    pub huge_pages: HugePages,
 
     /// What is run around checkpoints and restores.
     pub hooks: Hooks,

@@ -19,6 +19,7 @@ pub mod files;
 pub mod guard;
 pub mod hooks;
 pub mod http;
+pub mod huge_pages;
 pub mod install;
 pub mod launch;
 #[cfg(test)]

@@ -99,6 +99,16 @@ choice!(
 );
 
 choice!(
+    /// Whether memory is gathered into huge pages before the program is frozen.
+    HugePages {
+        /// Where the machine, the process and the mapping allow it: the program stands still for less long.
+        Gather = "gather",
+        /// Memory stays as it is.
+        Leave = "leave",
+    }
+);
+
+choice!(
     /// What becomes of the files of one mount.
     VolumePolicy {
         /// Its changes travel with the checkpoint.

@@ -99,6 +99,7 @@ impl RunConfig {
                 MemoryBudget::Auto => json!("auto"),
                 MemoryBudget::Bytes(bytes) => json!(show_size(bytes)),
             },
+            "hugePages" => json!(self.huge_pages),
             "preCheckpoint" => hooks(&self.hooks.pre_checkpoint),
             "postCheckpoint" => hooks(&self.hooks.post_checkpoint),
             "postRestore" => hooks(&self.hooks.post_restore),

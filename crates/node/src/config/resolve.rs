@@ -8,7 +8,7 @@ use serde_json::Value;
 use torpor_store::name::Name;
 
 use super::choice::{
-    AfterCrash, AllowChanged, Capabilities, CpuBaseline, ExtUnixSockets, Fenced, Namespace,
+    AfterCrash, AllowChanged, Capabilities, CpuBaseline, ExtUnixSockets, Fenced, HugePages, Namespace,
     NodeStateUnreachable, OnRestoreFailure, RootFiles, Slots, Tcp, VolumePolicy,
 };
 use super::error::{ConfigError, ValueError};
@@ -103,6 +103,9 @@ impl RunConfig {
                 .word("extUnixSockets", ExtUnixSockets::from_word, ExtUnixSockets::WORDS)?
                 .unwrap_or(ExtUnixSockets::Reconnect),
             memory_budget: read.memory_budget()?,
+            huge_pages: read
+                .word("hugePages", HugePages::from_word, HugePages::WORDS)?
+                .unwrap_or(HugePages::Gather),
             hooks: Hooks {
                 pre_checkpoint: read.hooks("preCheckpoint")?,
                 post_checkpoint: read.hooks("postCheckpoint")?,

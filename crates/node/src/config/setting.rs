@@ -1,7 +1,7 @@
 //! The one table of settings: each key of the configuration file is also a flag and a variable.
 
 use super::choice::{
-    AfterCrash, AllowChanged, Capabilities, CpuBaseline, ExtUnixSockets, Fenced, Namespace,
+    AfterCrash, AllowChanged, Capabilities, CpuBaseline, ExtUnixSockets, Fenced, HugePages, Namespace,
     NodeStateUnreachable, OnRestoreFailure, RootFiles, Slots, Tcp,
 };
 
@@ -298,6 +298,13 @@ pub const SETTINGS: &[Setting] = &[
         One("SIZE"),
         "auto",
         "How much memory a capture may add to the container, or auto",
+    ),
+    row(
+        "Carried",
+        "hugePages",
+        Word(HugePages::WORDS),
+        "gather",
+        "Whether memory is gathered into huge pages before a freeze, for a shorter one",
     ),
     row("Hooks", "preCheckpoint", Hook, "none", "Run before the program is frozen"),
     row("Hooks", "postCheckpoint", Hook, "none", "Run when a checkpoint ended and the program runs on"),

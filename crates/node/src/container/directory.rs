@@ -20,6 +20,7 @@ use super::pages::PagesIntoDirectory;
 use super::together::{Meeting, Stage, Together};
 use crate::budget;
 use crate::checkpoint::Order;
+use crate::huge_pages;
 use crate::phase::{Phase, Phases};
 use crate::staging::Staging;
 
@@ -67,6 +68,9 @@ impl IntoDirectory<'_> {
         let sink = PagesIntoDirectory::new(partial.path(), order, &frozen, memory, at_once)
             .map_err(ContainerError::helper("take memory for the pages"))?;
         let sink = Meeting::new(sink, self.together, order);
+        if self.tree.leave_running {
+            huge_pages::gather(self.tree.root, order);
+        }
         order.check()?;
 
         let failed = ContainerError::place(partial.path());

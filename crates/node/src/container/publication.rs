@@ -19,6 +19,7 @@ use super::together::{Meeting, Stage, Together};
 use crate::budget;
 use crate::checkpoint::pages::PagesIntoDraft;
 use crate::checkpoint::{Order, finish_in_time, take_images};
+use crate::huge_pages;
 use crate::phase::{Phase, Phases};
 
 /// A dump that is to be made.
@@ -84,6 +85,7 @@ impl IntoStore<'_> {
         let (order, leave_running) = (self.order, self.tree.leave_running);
         // One that runs on must run soon, so work waits until after the thaw.
         if leave_running {
+            huge_pages::gather(self.tree.root, order);
             draft.hold()?;
         }
         order.check()?;

@@ -133,6 +133,7 @@ fn subject<'a>(kept: &'a Kept, snapshot: &'a Snapshot, decide: &'a dyn Fn() -> K
         mounts: &kept.mounts,
         inotify_incompatible: &kept.config.inotify_incompatible_paths,
         sockets: kept.sockets,
+        huge_pages: kept.config.huge_pages,
         memory_budget: match kept.config.memory_budget {
             crate::config::MemoryBudget::Auto => None,
             crate::config::MemoryBudget::Bytes(bytes) => Some(bytes),
