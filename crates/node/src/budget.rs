@@ -69,6 +69,27 @@ pub fn of_draft(budget: u64, others: u64, memory: u64) -> u64 {
     allowed.min(memory + memory / 8 + (32 << 20))
 }
 
+/// How a capture that takes pages into a draft shares a budget, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shares {
+    /// For the draft's data.
+    pub draft: u64,
+    /// For the table of pages that are copied ahead of the freeze; nothing where the draft has room for all of them
+    /// or work does not wait for the thaw.
+    pub ahead: u64,
+}
+
+/// Shares a budget as [`of_draft`] does. `held` says whether all has to wait for the thaw.
+#[must_use]
+pub fn shares(budget: u64, others: u64, memory: u64, held: bool) -> Shares {
+    let draft = of_draft(budget, others, memory);
+    if !held || draft >= memory {
+        return Shares { draft, ahead: 0 };
+    }
+    let ahead = budget / 8;
+    Shares { draft: of_draft(budget, others + ahead, memory), ahead }
+}
+
 /// Where a memory controller shows its numbers.
 #[derive(Debug, PartialEq, Eq)]
 struct Group {
@@ -125,6 +146,16 @@ mod tests {
     use super::*;
 
     const GIB: u64 = 1 << 30;
+
+    #[test]
+    fn pages_are_copied_ahead_only_where_the_draft_has_no_room_for_all() {
+        const MIB: u64 = 1 << 20;
+        let shares = |budget: u64, memory: u64, held| shares(budget * MIB, 0, memory * MIB, held);
+        assert_eq!(shares(64, 1024, true), Shares { draft: 40 * MIB, ahead: 8 * MIB });
+        assert_eq!(shares(64, 1024, false), Shares { draft: 48 * MIB, ahead: 0 });
+        assert_eq!(shares(64, 16, true).ahead, 0);
+        assert_eq!(shares(2048, 1024, true).ahead, 0);
+    }
 
     #[test]
     fn half_of_what_is_free_but_at_least_64_mib() {

@@ -34,7 +34,7 @@ use crate::stored_files::IntoDraft;
 use crate::streams::Stream;
 use crate::streams::input::Input;
 use crate::triggers::Kind;
-use crate::{budget, huge_pages, process_tree, volumes};
+use crate::{budget, huge_pages, precopy, process_tree, volumes};
 
 mod check;
 mod error;
@@ -142,6 +142,7 @@ pub fn checkpoint(
         if subject.huge_pages == HugePages::Gather {
             huge_pages::gather(subject.root, order);
         }
+        precopy::precopy(subject.root, order, &mut draft)?;
         draft.hold()?;
     }
     order.check()?;
@@ -391,13 +392,15 @@ fn begin_draft(subject: &Subject<'_>, order: &Order, ability: &Ability) -> Resul
     let predecessor =
         subject.predecessor.map_or(0, |manifest| budget::of_predecessor(manifest.sizes().memory));
     let others = 2 * budget::SOCKET + index_limit + predecessor;
-    let memory_limit = budget::of_draft(budget, others, ability.memory);
-    tracing::debug!(budget, memory_limit, expected = ability.memory, "the memory of the capture");
+    let held = if works_while_frozen(order) { 0 } else { ability.memory };
+    let shares = budget::shares(budget, others, ability.memory, held > 0);
+    tracing::debug!(budget, ?shares, expected = ability.memory, "the memory of the capture");
     let settings = DraftSettings {
         predecessor: subject.predecessor,
-        memory_limit: usize::try_from(memory_limit).unwrap_or(usize::MAX),
+        memory_limit: usize::try_from(shares.draft).unwrap_or(usize::MAX),
         index_limit: usize::try_from(index_limit).unwrap_or(usize::MAX),
-        held: if works_while_frozen(order) { 0 } else { ability.memory },
+        ahead_limit: usize::try_from(shares.ahead).unwrap_or(usize::MAX),
+        held,
         ..DraftSettings::default()
     };
     Ok(subject.repository.draft(settings)?)

@@ -16,7 +16,7 @@ use rustix::process::{PidfdFlags, pidfd_open};
 
 use crate::checkpoint::Order;
 use crate::process_tree;
-use crate::sys::memory::{self, PageRegion};
+use crate::sys::memory::{self, Pages};
 
 /// Bytes of a huge page.
 const HUGE: u64 = 2 << 20;
@@ -26,8 +26,6 @@ const LIMIT: Duration = Duration::from_secs(3);
 const TRIAL: u32 = 32;
 /// The longest a window may take on average. Where memory is in pieces, finding room takes far longer than gathering.
 const SLOW: Duration = Duration::from_millis(8);
-/// Regions looked at in one go.
-const REGIONS: usize = 512;
 
 /// What was done.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -76,12 +74,12 @@ impl Work<'_> {
         let process = pidfd_open(process_tree::pid(pid).map_err(io::Error::other)?, PidfdFlags::empty())?;
         let pagemap = File::open(format!("/proc/{pid}/pagemap"))?;
         for mapping in private_memory(&std::fs::read_to_string(format!("/proc/{pid}/maps"))?) {
-            for window in windows(&small_pages(&pagemap, &mapping)?) {
+            for window in windows(&memory::runs(&pagemap, &mapping, Pages::Small)?) {
                 if too_long(self.done, self.began.elapsed(), self.order.left()) {
                     self.done.cut_short = true;
                     return Ok(());
                 }
-                match memory::collapse(&process, window, HUGE) {
+                match memory::collapse(&process, window, HUGE as usize) {
                     Ok(()) => self.done.gathered += 1,
                     // This mapping wants none, or has changed meanwhile.
                     Err(error) if error.kind() == ErrorKind::InvalidInput => break,
@@ -101,33 +99,16 @@ fn too_long(done: Gathered, elapsed: Duration, left: Option<Duration>) -> bool {
     elapsed >= limit || (tried >= TRIAL && elapsed > SLOW * tried)
 }
 
-/// Runs of small pages in a mapping, in ascending order.
-fn small_pages(pagemap: &File, mapping: &Range<u64>) -> io::Result<Vec<Range<u64>>> {
-    let mut found = Vec::new();
-    let mut regions = [PageRegion::default(); REGIONS];
-    let mut from = mapping.start;
-    while from < mapping.end {
-        let (count, until) = memory::small_pages(pagemap, (from, mapping.end), &mut regions)?;
-        found.extend(regions[..count].iter().map(|region| region.start..region.end));
-        if until <= from {
-            break;
-        }
-        from = until;
-    }
-    Ok(found)
-}
-
 /// The mappings of maps (proc_pid_maps(5)) that hold private anonymous memory of at least one huge page. The stack is
 /// left out: the kernel moves its start.
 fn private_memory(maps: &str) -> Vec<Range<u64>> {
     let mapping = |line: &str| {
         let mut words = line.split_ascii_whitespace();
-        let (start, end) = words.next()?.split_once('-')?;
+        let range = memory::address_range(words.next()?)?;
         let permissions = words.next()?;
         let inode = words.nth(2)?;
         let name = words.next();
         let plain = permissions.starts_with("rw") && permissions.ends_with('p') && inode == "0";
-        let range = u64::from_str_radix(start, 16).ok()?..u64::from_str_radix(end, 16).ok()?;
         let roomy = range.end.saturating_sub(range.start) >= HUGE;
         (plain && roomy && name != Some("[stack]")).then_some(range)
     };

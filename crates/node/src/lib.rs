@@ -33,6 +33,7 @@ pub mod oci_runtime;
 pub mod open_files;
 pub mod outlook;
 pub mod phase;
+pub mod precopy;
 pub mod privileges;
 pub mod process_tree;
 pub mod processes;

@@ -24,6 +24,25 @@ pub fn parent(pid: i32) -> Option<i32> {
     after_name(&stat)?.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
+/// A process's PID in the PID namespace that `root` lives in. None where it is gone, or lives outside.
+#[must_use]
+pub fn pid_as_seen_by(pid: i32, root: i32) -> Option<i32> {
+    let depth = pids(root).len().checked_sub(1)?;
+    pids(pid).get(depth).copied()
+}
+
+/// A process's PID in its innermost namespace. None where it is gone.
+#[must_use]
+pub fn innermost_pid(pid: i32) -> Option<i32> {
+    pids(pid).last().copied()
+}
+
+/// A process's PIDs, from our PID namespace to its own. Empty where it is gone.
+fn pids(pid: i32) -> Vec<i32> {
+    std::fs::read_to_string(format!("/proc/{pid}/status"))
+        .map_or_else(|_| Vec::new(), |status| pids_in(&status))
+}
+
 /// When a process was started, in clock ticks since boot; with its PID this tells it from any other. None where it is gone.
 #[must_use]
 pub fn started(pid: i32) -> Option<u64> {
@@ -100,6 +119,12 @@ fn resident_in(status: &str) -> Option<u64> {
     Some((kilobytes("RssAnon:")? + kilobytes("RssShmem:")? + kilobytes("VmSwap:").unwrap_or(0)) * 1024)
 }
 
+/// The same (proc(5), status).
+fn pids_in(status: &str) -> Vec<i32> {
+    let line = status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap_or_default();
+    line.split_ascii_whitespace().map_while(|pid| pid.parse().ok()).collect()
+}
+
 /// Its state, or a stop among the signals that are pending (proc(5), status).
 fn is_stopped_in(status: &str) -> bool {
     const STOP: u64 = 1 << (libc::SIGSTOP - 1);
@@ -126,6 +151,15 @@ mod tests {
     fn a_name_with_parentheses_does_not_confuse() {
         assert_eq!(state_in("42 (a) R (b) S 1 42 42 0"), Some('S'));
         assert_eq!(state_in("42 (unfinished"), None);
+    }
+
+    #[test]
+    fn a_process_has_a_pid_in_each_namespace() {
+        assert_eq!(pids_in("Name:\tsh\nNSpid:\t4711\t23\t1\n"), [4711, 23, 1]);
+        assert!(pids_in("Name:\tsh\n").is_empty());
+        let own = std::process::id() as i32;
+        assert_eq!(pid_as_seen_by(own, own), innermost_pid(own));
+        assert!(innermost_pid(own).is_some());
     }
 
     #[test]

@@ -1,5 +1,4 @@
 //! A generation in the making.
-
 //!
 //! A draft takes in pages, images and files while the program may be frozen, so it only copies and queues there; see
 //! `draft/pipeline.rs` for what happens behind.
@@ -15,21 +14,24 @@ use rustix::fs::SeekFrom;
 use self::bytes::{LocalRun, Pieces};
 use self::known::{Knowledge, PieceAt};
 use self::pipeline::{Buffer, Found, FoundExtent, Job, PageRun, Pipeline, push_extent};
-use crate::backend::BackendError;
 use crate::block::BLOCK_SIZE;
 use crate::id::{ManifestId, PackId};
 use crate::manifest::file::refusal;
 use crate::manifest::{Body, DataRange, FileEntry, FileKind, Manifest, MemoryId, PAGE_SIZE};
-use crate::read::ReadError;
 use crate::repository::Repository;
 
+mod ahead;
 mod bytes;
+mod error;
 mod finish;
 mod known;
 mod pipeline;
 mod queue;
 mod spool;
+mod worker;
 mod writing;
+
+pub use error::DraftError;
 
 /// How a draft works.
 #[derive(Debug, Clone)]
@@ -43,6 +45,8 @@ pub struct DraftSettings<'a> {
     pub workers: usize,
     /// Most bytes for the table of known pieces.
     pub index_limit: usize,
+    /// Most bytes for the table of pages that are taken in [ahead](Draft::pages_ahead).
+    pub ahead_limit: usize,
     /// zstd's level, 1 to 19.
     pub level: i32,
     /// Bytes of pages that are expected between [`Draft::hold`] and [`Draft::resume`]. Where memory has no room for
@@ -57,54 +61,9 @@ impl Default for DraftSettings<'_> {
             memory_limit: 64 << 20,
             workers: 0,
             index_limit: 16 << 20,
+            ahead_limit: 0,
             level: 1,
             held: 0,
-        }
-    }
-}
-
-/// Why data cannot be written.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum DraftError {
-    /// The place failed.
-    #[error(transparent)]
-    Backend(#[from] BackendError),
-    /// Something that is needed cannot be read.
-    #[error(transparent)]
-    Read(#[from] ReadError),
-    /// The data's source failed.
-    #[error("cannot read {what}")]
-    Source {
-        /// What was being read.
-        what: String,
-        /// What the system said.
-        #[source]
-        source: std::io::Error,
-    },
-    /// An earlier part could not be written, which was reported then.
-    #[error("the checkpoint is broken: an earlier part of it was not written")]
-    Broken,
-    /// What was given cannot be kept: beyond a limit of the format, or twice.
-    #[error("cannot keep {what}: {reason}")]
-    Refused {
-        /// What was given.
-        what: String,
-        /// Why it cannot be kept.
-        reason: String,
-    },
-}
-
-impl DraftError {
-    /// What a person can do about it.
-    #[must_use]
-    pub fn remedy(&self) -> &'static str {
-        match self {
-            Self::Backend(error) => error.remedy(),
-            Self::Read(error) => error.remedy(),
-            Self::Source { .. } => "check the file and the program that uses it, and checkpoint again",
-            Self::Broken => "checkpoint again, after the first error is seen to",
-            Self::Refused { .. } => "leave it out of the checkpoint, or report it",
         }
     }
 }
@@ -133,8 +92,8 @@ pub struct Draft {
     repository: Repository,
     pipeline: Pipeline,
     pieces: Pieces,
-    /// Memory objects by number, with their tables in the predecessor.
-    memory: Vec<(MemoryId, Option<usize>)>,
+    /// Memory objects by number.
+    memory: Vec<Object>,
     /// Extents without data, which no worker needs to see.
     without_data: Vec<FoundExtent>,
     filling: Option<Filling>,
@@ -149,11 +108,22 @@ impl fmt::Debug for Draft {
     }
 }
 
+/// A memory object.
+struct Object {
+    id: MemoryId,
+    /// Its table in the predecessor.
+    earlier: Option<usize>,
+    /// Whether it is part of the generation. What was only taken in ahead may have gone since.
+    came: bool,
+}
+
 /// A buffer that is being filled with pages.
 struct Filling {
     buffer: Buffer,
     used: usize,
     runs: Vec<PageRun>,
+    /// Whether they were taken in ahead.
+    ahead: bool,
 }
 
 impl Draft {
@@ -176,12 +146,14 @@ impl Draft {
         })
     }
 
-    fn memory_number(&mut self, id: MemoryId) -> u32 {
+    fn memory_number(&mut self, id: MemoryId, came: bool) -> u32 {
         // Pages come object by object.
-        let at = self.memory.iter().rposition(|(candidate, _)| *candidate == id).unwrap_or_else(|| {
-            self.memory.push((id, self.pipeline.shared.knowledge.earlier.object(id)));
+        let at = self.memory.iter().rposition(|object| object.id == id).unwrap_or_else(|| {
+            let earlier = self.pipeline.shared.knowledge.earlier.object(id);
+            self.memory.push(Object { id, earlier, came });
             self.memory.len() - 1
         });
+        self.memory[at].came |= came;
         at as u32
     }
 
@@ -227,21 +199,52 @@ impl Draft {
     pub fn pages_from(
         &mut self,
         memory: MemoryId,
-        mut vaddr: u64,
+        vaddr: u64,
         flags: u32,
         pages: u64,
         from: &mut dyn Read,
     ) -> Result<(), DraftError> {
+        self.fill(memory, vaddr, flags, pages, from, false)
+    }
+
+    /// Takes pages in before [`Draft::hold`] that will come again, if they are still there, while the program stands
+    /// still. Those that come as they are now need not be copied then, nor worked on.
+    ///
+    /// # Errors
+    /// As [`Draft::pages`].
+    pub fn pages_ahead(&mut self, memory: MemoryId, vaddr: u64, mut bytes: &[u8]) -> Result<(), DraftError> {
+        let pages = (bytes.len() / PAGE_SIZE) as u64;
+        self.fill(memory, vaddr, 0, pages, &mut bytes, true)
+    }
+
+    /// How many pages can be kept in mind yet by [`Draft::pages_ahead`]. Those beyond are taken in for nothing.
+    #[must_use]
+    pub fn room_ahead(&self) -> usize {
+        self.pipeline.shared.ahead.room()
+    }
+
+    fn fill(
+        &mut self,
+        memory: MemoryId,
+        mut vaddr: u64,
+        flags: u32,
+        pages: u64,
+        from: &mut dyn Read,
+        ahead: bool,
+    ) -> Result<(), DraftError> {
         Self::check_range(memory, vaddr, pages)?;
-        let number = self.memory_number(memory);
-        let earlier = self.memory[number as usize].1;
+        let number = self.memory_number(memory, !ahead);
+        let earlier = self.memory[number as usize].earlier;
+        if self.filling.as_ref().is_some_and(|filling| filling.ahead != ahead) {
+            self.submit_pages();
+        }
         let mut left = pages;
         while left > 0 {
             let filling = match &mut self.filling {
                 Some(filling) => filling,
                 none => {
                     let buffer = self.pipeline.shared.take_buffer()?;
-                    none.insert(Filling { buffer, used: 0, runs: Vec::new() })
+                    none.insert(Filling { buffer, used: 0, runs: Vec::new(), ahead })
                 }
             };
             let some = left.min(((BLOCK_SIZE - filling.used) / PAGE_SIZE) as u64);
@@ -255,14 +258,20 @@ impl Draft {
             }
             vaddr += len as u64;
             left -= some;
-            self.taken += len as u64;
+            if !ahead {
+                self.taken += len as u64;
+            }
         }
         self.pipeline.shared.check()
     }
 
     fn submit_pages(&mut self) {
-        if let Some(Filling { buffer, runs, .. }) = self.filling.take() {
-            self.pipeline.shared.submit(Job::Pages(buffer, runs));
+        if let Some(Filling { buffer, runs, ahead, .. }) = self.filling.take() {
+            self.pipeline.shared.submit(if ahead {
+                Job::Ahead(buffer, runs)
+            } else {
+                Job::Pages(buffer, runs)
+            });
         }
     }
 
@@ -278,7 +287,7 @@ impl Draft {
         pages: u64,
     ) -> Result<(), DraftError> {
         Self::check_range(memory, vaddr, pages)?;
-        let memory = self.memory_number(memory);
+        let memory = self.memory_number(memory, true);
         if pages > 0 {
             push_extent(
                 &mut self.without_data,
@@ -296,7 +305,9 @@ impl Draft {
     pub fn hold(&mut self) -> Result<(), DraftError> {
         self.submit_pages();
         self.pieces.flush(&mut self.pipeline);
-        self.pipeline.shared.hold()
+        self.pipeline.shared.hold()?;
+        self.pipeline.shared.ahead.settle();
+        Ok(())
     }
 
     /// Lets the work go on that was [held](Draft::hold).

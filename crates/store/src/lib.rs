@@ -5,6 +5,7 @@
 
 pub mod backend;
 mod block;
+pub mod checksum;
 #[cfg(any(test, fuzzing))]
 pub mod decoders;
 pub mod draft;

@@ -21,6 +21,7 @@ use crate::checkpoint::pages::PagesIntoDraft;
 use crate::checkpoint::{Order, finish_in_time, take_images};
 use crate::huge_pages;
 use crate::phase::{Phase, Phases};
+use crate::precopy;
 
 /// A dump that is to be made.
 pub(crate) struct IntoStore<'a> {
@@ -62,12 +63,14 @@ impl IntoStore<'_> {
     ) -> Result<Draft, ContainerError> {
         let budget = budget::decide(memory_budget, budget::Memory::read());
         let index_limit = budget::of_index(budget);
-        let memory_limit = budget::of_draft(budget, 2 * budget::SOCKET + index_limit, memory);
+        let held = self.tree.leave_running;
+        let shares = budget::shares(budget, 2 * budget::SOCKET + index_limit, memory, held);
         let settings = DraftSettings {
             predecessor: self.predecessor,
-            memory_limit: usize::try_from(memory_limit).unwrap_or(usize::MAX),
+            memory_limit: usize::try_from(shares.draft).unwrap_or(usize::MAX),
             index_limit: usize::try_from(index_limit).unwrap_or(usize::MAX),
-            held: if self.tree.leave_running { memory } else { 0 },
+            ahead_limit: usize::try_from(shares.ahead).unwrap_or(usize::MAX),
+            held: if held { memory } else { 0 },
             ..DraftSettings::default()
         };
         Ok(repository.draft(settings)?)
@@ -86,6 +89,7 @@ impl IntoStore<'_> {
         // One that runs on must run soon, so work waits until after the thaw.
         if leave_running {
             huge_pages::gather(self.tree.root, order);
+            precopy::precopy(self.tree.root, order, &mut draft)?;
             draft.hold()?;
         }
         order.check()?;

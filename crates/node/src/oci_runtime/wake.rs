@@ -47,21 +47,11 @@ pub(super) fn start(
 pub(crate) fn go_on(root: i32, stopped: &[u32]) {
     // Children first: a parent that looks after them finds them as they were.
     for pid in process_tree::of(root).into_iter().rev() {
-        if !inner_pid(pid).is_some_and(|inner| stopped.contains(&inner)) {
+        let inner = process_tree::innermost_pid(pid).map(i32::unsigned_abs);
+        if !inner.is_some_and(|inner| stopped.contains(&inner)) {
             let _ = process::kill(pid, libc::SIGCONT);
         }
     }
-}
-
-/// A process's PID in its innermost namespace.
-fn inner_pid(pid: i32) -> Option<u32> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    innermost(&status)
-}
-
-fn innermost(status: &str) -> Option<u32> {
-    let line = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
-    line.split_ascii_whitespace().last()?.parse().ok()
 }
 
 /// What a signal is for a container that waits for its start.
@@ -163,12 +153,5 @@ mod tests {
         ] {
             assert_eq!(signal(text), expected, "{text}");
         }
-    }
-
-    #[test]
-    fn a_process_has_a_pid_in_each_namespace() {
-        assert_eq!(innermost("Name:\tsh\nNSpid:\t4711\t23\t1\n"), Some(1));
-        assert_eq!(innermost("Name:\tsh\n"), None);
-        assert!(inner_pid(std::process::id() as i32).is_some());
     }
 }

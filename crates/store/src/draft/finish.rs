@@ -170,12 +170,12 @@ impl Draft {
     ) -> Result<Vec<LocalMemory>, DraftError> {
         let mut objects: Vec<(MemoryId, &[FoundExtent])> = found
             .chunk_by(|a, b| a.memory == b.memory)
-            .map(|extents| (self.memory[extents[0].memory as usize].0, extents))
+            .map(|extents| (self.memory[extents[0].memory as usize].id, extents))
             .collect();
         // Objects that were named but had no pages are objects all the same.
-        for (id, _) in &self.memory {
-            if !objects.iter().any(|(present, _)| present == id) {
-                objects.push((*id, &[]));
+        for object in self.memory.iter().filter(|object| object.came) {
+            if !objects.iter().any(|(present, _)| *present == object.id) {
+                objects.push((object.id, &[]));
             }
         }
         objects.sort_by_key(|(id, _)| *id);

@@ -4,16 +4,17 @@
 //! into packs, and another makes full packs durable. All buffers are taken at the beginning.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 
 use super::DraftError;
+use super::ahead::Ahead;
 use super::known::{Knowledge, PieceAt};
 use super::queue::Shared;
 use super::spool::{LOAD, SPOOLERS, Spool, Spooler};
+use super::worker::{Alarm, Presser, Worker};
 use super::writing::{SealedBlock, write_packs};
-use crate::block::{BLOCK_PAGES, BLOCK_SIZE, Cut, Press};
+use crate::block::{BLOCK_SIZE, Press};
 use crate::id::Digest;
 use crate::manifest::PAGE_SIZE;
 use crate::pack::PackTable;
@@ -38,6 +39,13 @@ pub(super) struct PageRun {
     pub(super) flags: u32,
 }
 
+impl PageRun {
+    pub(super) fn found(self, found: Found) -> FoundExtent {
+        let PageRun { memory, vaddr, pages, flags, .. } = self;
+        FoundExtent { memory, vaddr, pages: u64::from(pages), flags, found }
+    }
+}
+
 /// The bytes that runs take.
 pub(super) fn size_of_runs(runs: &[PageRun]) -> usize {
     runs.iter().map(|run| run.pages as usize * PAGE_SIZE).sum()
@@ -60,6 +68,8 @@ pub(super) enum Plain {
 /// Work for a worker.
 pub(super) enum Job {
     Pages(Buffer, Vec<PageRun>),
+    /// Pages that will come again under the freeze.
+    Ahead(Buffer, Vec<PageRun>),
     Bytes(ByteBlock),
 }
 
@@ -100,156 +110,6 @@ pub(super) fn push_extent(extents: &mut Vec<FoundExtent>, next: FoundExtent) {
         }
     }
     extents.push(next);
-}
-
-/// Presses blocks and hands them to the writer. One for each thread.
-pub(super) struct Presser {
-    press: Press,
-    writer: SyncSender<SealedBlock>,
-}
-
-impl Presser {
-    /// Presses a block unless the store has it, and settles its number.
-    fn press(&mut self, shared: &Shared, number: u32, cut: Cut, digests: Vec<Digest>, plain: &[u8]) {
-        let sealer = &shared.repository.inner.sealer;
-        let id = cut.id(sealer, &digests);
-        let existed = shared.has(id);
-        shared.knowledge.numbers.settle(number, id, existed);
-        if existed {
-            return;
-        }
-        let mut bytes = shared.spare();
-        let codec = self.press.press(sealer, id, plain, &mut bytes);
-        // The writer takes blocks to its end; were it gone, it has said why.
-        let _ = self.writer.send(SealedBlock { id, cut, digests, codec, bytes });
-    }
-
-    pub(super) fn press_bytes(&mut self, shared: &Shared, block: ByteBlock) {
-        let ByteBlock { number, plain, lengths, digests } = block;
-        match plain {
-            Plain::Buffer(buffer, used) => {
-                self.press(shared, number, Cut::Bytes(lengths), digests, &buffer[..used]);
-                shared.release(buffer);
-            }
-            Plain::Large(bytes) => self.press(shared, number, Cut::Bytes(lengths), digests, &bytes),
-        }
-    }
-}
-
-/// New pages that are not a whole block yet.
-struct Pending {
-    number: u32,
-    plain: Vec<u8>,
-    digests: Vec<Digest>,
-}
-
-/// Tells the caller when a thread panics, who would wait for it for ever.
-pub(super) struct Alarm(pub(super) Arc<Shared>);
-
-impl Drop for Alarm {
-    fn drop(&mut self) {
-        if thread::panicking() {
-            self.0.fail(DraftError::Broken);
-        }
-    }
-}
-
-struct Worker {
-    shared: Arc<Shared>,
-    presser: Presser,
-    pending: Pending,
-    found: Vec<FoundExtent>,
-}
-
-impl Worker {
-    fn run(mut self) {
-        let _alarm = Alarm(Arc::clone(&self.shared));
-        while let Some(job) = self.shared.next_job() {
-            let failed = self.shared.has_failed();
-            match job {
-                Job::Pages(buffer, runs) => {
-                    if !failed {
-                        self.take_pages(&buffer, &runs);
-                    }
-                    self.shared.release(buffer);
-                }
-                Job::Bytes(block) if !failed => self.presser.press_bytes(&self.shared, block),
-                Job::Bytes(ByteBlock { plain: Plain::Buffer(buffer, _), .. }) => self.shared.release(buffer),
-                Job::Bytes(_) => {}
-            }
-            self.shared.done();
-        }
-        self.flush();
-        self.shared.add_found(&mut self.found);
-    }
-
-    fn take_pages(&mut self, buffer: &[u8], runs: &[PageRun]) {
-        let mut pages = buffer.chunks_exact(PAGE_SIZE);
-        let (mut zero, mut new) = (0, 0);
-        for run in runs {
-            let mut cursor = 0;
-            for (number, page) in pages.by_ref().take(run.pages as usize).enumerate() {
-                let vaddr = run.vaddr + (number * PAGE_SIZE) as u64;
-                let found = if is_zero(page) {
-                    zero += 1;
-                    Found::Zero
-                } else {
-                    let (at, is_new) = self.find_page(run.earlier, &mut cursor, vaddr, page);
-                    new += u64::from(is_new);
-                    Found::Piece(at)
-                };
-                let extent = FoundExtent { memory: run.memory, vaddr, pages: 1, flags: run.flags, found };
-                push_extent(&mut self.found, extent);
-            }
-        }
-        self.shared.zero_pages.fetch_add(zero, Ordering::Relaxed);
-        self.shared.new_pages.fetch_add(new, Ordering::Relaxed);
-    }
-
-    /// Where a page is, after putting it into the pending block if the store does not have it.
-    fn find_page(
-        &mut self,
-        earlier: Option<usize>,
-        cursor: &mut usize,
-        vaddr: u64,
-        page: &[u8],
-    ) -> (PieceAt, bool) {
-        let knowledge = &self.shared.knowledge;
-        let digest = self.shared.repository.inner.sealer.page_digest(page);
-        let before = earlier.and_then(|object| knowledge.earlier.at(object, cursor, vaddr));
-        if let Some((_, at)) = before.filter(|(before, _)| *before == digest) {
-            return (at, false);
-        }
-        if let Some(at) = knowledge.known.get(&digest) {
-            return (at, false);
-        }
-        if self.pending.digests.is_empty() {
-            self.pending.number = knowledge.numbers.reserve();
-        }
-        let at = PieceAt { block: self.pending.number, piece: self.pending.digests.len() as u32 };
-        knowledge.known.insert(digest, at);
-        self.pending.digests.push(digest);
-        self.pending.plain.extend_from_slice(page);
-        if self.pending.digests.len() == BLOCK_PAGES {
-            self.flush();
-        }
-        (at, true)
-    }
-
-    fn flush(&mut self) {
-        let digests = std::mem::take(&mut self.pending.digests);
-        if digests.is_empty() {
-            return;
-        }
-        let cut = Cut::Pages(digests.len() as u32);
-        self.presser.press(&self.shared, self.pending.number, cut, digests, &self.pending.plain);
-        self.pending.plain.clear();
-    }
-}
-
-fn is_zero(page: &[u8]) -> bool {
-    const ZEROS: [u8; PAGE_SIZE] = [0; PAGE_SIZE];
-    page == ZEROS
 }
 
 /// A scratch file beside the store, where pages will come while work is held for which memory has not enough room.
@@ -293,7 +153,7 @@ impl Pipeline {
         let (sender, receiver) = sync_channel(in_writing);
         let press = |writer: &SyncSender<SealedBlock>| {
             Press::new(settings.level)
-                .map(|press| Presser { press, writer: writer.clone() })
+                .map(|press| Presser::new(press, writer.clone()))
                 .map_err(|source| DraftError::Source { what: "the compressor's settings".to_owned(), source })
         };
         let sizes = [vec![BLOCK_SIZE; buffers], vec![LOAD; loads]].concat();
@@ -302,7 +162,9 @@ impl Pipeline {
             source,
         })?;
         let staging = free.split_off(buffers);
-        let shared = Arc::new(Shared::new(repository, knowledge, free, spool.clone()));
+        let expected = usize::try_from(settings.held / PAGE_SIZE as u64).unwrap_or(usize::MAX);
+        let ahead = Ahead::within(settings.ahead_limit, expected + expected / 8);
+        let shared = Arc::new(Shared::new(repository, knowledge, ahead, free, spool.clone()));
         let mut pipeline = Self {
             shared: Arc::clone(&shared),
             workers: Vec::new(),
@@ -312,9 +174,7 @@ impl Pipeline {
         };
         let spawned = |source| DraftError::Source { what: "a thread's start".to_owned(), source };
         for _ in 0..threads {
-            let pending = Pending { number: 0, plain: Vec::with_capacity(BLOCK_SIZE), digests: Vec::new() };
-            let worker =
-                Worker { shared: Arc::clone(&shared), presser: press(&sender)?, pending, found: Vec::new() };
+            let worker = Worker::new(Arc::clone(&shared), press(&sender)?);
             let handle = thread::Builder::new().name("store-work".to_owned()).spawn(move || worker.run());
             pipeline.workers.push(handle.map_err(spawned)?);
         }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::DraftError;
+use super::ahead::Ahead;
 use super::known::Knowledge;
 use super::pipeline::{Buffer, FoundExtent, Job, PageRun};
 use super::spool::{Spool, Spooling};
@@ -13,6 +14,10 @@ use crate::repository::Repository;
 
 struct Queue {
     jobs: VecDeque<Job>,
+    /// Pages of which some may be known from before the freeze.
+    unsifted: VecDeque<(Buffer, Vec<PageRun>)>,
+    /// Buffers of those that workers have in their hands.
+    sifting: usize,
     free: Vec<Buffer>,
     /// Jobs that workers have in their hands.
     working: usize,
@@ -31,7 +36,7 @@ impl Queue {
         let at = self.jobs.iter().position(|job| matches!(job, Job::Pages(..)))?;
         match self.jobs.remove(at)? {
             Job::Pages(buffer, runs) => Some((buffer, runs)),
-            job @ Job::Bytes(_) => {
+            job @ (Job::Ahead(..) | Job::Bytes(_)) => {
                 self.jobs.insert(at, job);
                 None
             }
@@ -39,10 +44,21 @@ impl Queue {
     }
 }
 
+/// Work for a worker.
+pub(super) enum Task {
+    /// Pages to look through, work being held.
+    Sift(Buffer, Vec<PageRun>),
+    /// Work is not held any more: what was left of the sifting is to be done.
+    Rest,
+    /// What there is to do.
+    Job(Job),
+}
+
 /// What all threads of a draft share.
 pub(super) struct Shared {
     pub(super) repository: Repository,
     pub(super) knowledge: Knowledge,
+    pub(super) ahead: Ahead,
     queue: Mutex<Queue>,
     /// A worker may go on.
     work: Condvar,
@@ -66,12 +82,15 @@ impl Shared {
     pub(super) fn new(
         repository: Repository,
         knowledge: Knowledge,
+        ahead: Ahead,
         free: Vec<Buffer>,
         spool: Option<Arc<Spool>>,
     ) -> Self {
         let few = free.len() / 2;
         let queue = Queue {
             jobs: VecDeque::new(),
+            unsifted: VecDeque::new(),
+            sifting: 0,
             free,
             working: 0,
             held: false,
@@ -82,6 +101,7 @@ impl Shared {
         Self {
             repository,
             knowledge,
+            ahead,
             queue: Mutex::new(queue),
             work: Condvar::new(),
             space: Condvar::new(),
@@ -145,7 +165,8 @@ impl Shared {
     fn makes_room(&self, queue: &Queue) -> bool {
         let spool = self.spool.as_ref().is_some_and(|spool| spool.takes_more());
         let pages = || queue.jobs.iter().any(|job| matches!(job, Job::Pages(..)));
-        queue.held && !queue.coming_back && spool && (queue.putting_away > 0 || pages())
+        let sifting = queue.sifting > 0 || !queue.unsifted.is_empty();
+        queue.held && !queue.coming_back && (sifting || spool && (queue.putting_away > 0 || pages()))
     }
 
     pub(super) fn release(&self, buffer: Buffer) {
@@ -155,6 +176,21 @@ impl Shared {
 
     pub(super) fn submit(&self, job: Job) {
         let mut queue = self.queue();
+        match job {
+            Job::Pages(buffer, runs) if queue.held && self.ahead.is_settled() => {
+                queue.unsifted.push_back((buffer, runs));
+                self.work.notify_one();
+            }
+            job => self.enqueue(queue, job),
+        }
+    }
+
+    /// As [`submit`](Self::submit), for pages of which none is known from before the freeze.
+    pub(super) fn submit_sifted(&self, buffer: Buffer, runs: Vec<PageRun>) {
+        self.enqueue(self.queue(), Job::Pages(buffer, runs));
+    }
+
+    fn enqueue(&self, mut queue: MutexGuard<'_, Queue>, job: Job) {
         queue.jobs.push_back(job);
         if !queue.held {
             self.work.notify_one();
@@ -195,14 +231,22 @@ impl Shared {
         self.work.notify_all();
     }
 
-    pub(super) fn next_job(&self) -> Option<Job> {
+    /// The next thing to do for a worker, who may have a `rest` of pages that were sifted.
+    pub(super) fn next_task(&self, rest: bool) -> Option<Task> {
         let mut queue = self.queue();
         loop {
+            if let Some((buffer, runs)) = queue.unsifted.pop_front() {
+                queue.sifting += 1;
+                return Some(Task::Sift(buffer, runs));
+            }
             if !queue.held || queue.closed {
+                if rest {
+                    return Some(Task::Rest);
+                }
                 match queue.jobs.pop_front() {
                     Some(job) => {
                         queue.working += 1;
-                        return Some(job);
+                        return Some(Task::Job(job));
                     }
                     None if queue.closed => return None,
                     None => {}
@@ -210,6 +254,12 @@ impl Shared {
             }
             queue = self.work.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+
+    /// A worker has sifted pages.
+    pub(super) fn sifted(&self) {
+        self.queue().sifting -= 1;
+        self.space.notify_all();
     }
 
     /// A worker has done a job.

@@ -1,5 +1,6 @@
 //! The store from outside: what is written comes back, and what goes wrong is said and loses nothing.
 
+mod ahead;
 mod crash;
 mod damage;
 mod refusal;

@@ -280,3 +280,35 @@ fn no_child_that_is_started_after_a_restore_has_a_pid_from_torpors_range() {
     let pids = pod.three_rounds(&[], &["bash", "-c", script], |container, _| container.wait_more_lines(20));
     assert!(pids.iter().all(|pid| pid.parse::<i32>().unwrap() > 10_000), "{pids:?}");
 }
+
+/// Four times the pages that a capture has room for, a tenth of them always changing; each tells what it must be.
+const CHANGING: &str = r"
+import random
+PAGES = 24 * 1024
+versions = [0] * PAGES
+def page(n): return (b'%08d%08d' % (n, versions[n])) * 256
+memory = bytearray(b''.join(page(n) for n in range(PAGES)))
+while True:
+    for n in random.sample(range(0, PAGES, 10), 200):
+        versions[n] += 1
+        memory[n * 4096:(n + 1) * 4096] = page(n)
+    part = random.randrange(8)
+    wrong = [n for n in range(part, PAGES, 8) if memory[n * 4096:(n + 1) * 4096] != page(n)]
+    print('wrong %s' % wrong if wrong else 'right', flush=True)
+";
+
+#[test]
+fn memory_that_changes_while_it_is_copied_is_that_of_the_freeze() {
+    let Some(pod) = Pod::new(&["python3"]) else { return };
+    let (options, program) = (["--memory-budget", "64MiB"], ["python3", "-c", CHANGING]);
+    let container = pod.start(&options, &program);
+    container.wait_more_lines(3);
+    container.torpor(&["checkpoint", "--leave-running"]);
+    container.wait_more_lines(3);
+    let before = container.crash();
+    let restored = pod.start(&options, &program);
+    restored.wait_restored(1);
+    restored.wait_more_lines(40);
+    let after = restored.suspend();
+    assert!(before.iter().chain(&after).all(|line| line == "right"), "{before:?} {after:?}");
+}
