@@ -38,7 +38,7 @@ fn mounts_from_outside_are_for_who_restores_to_give() {
     let [data, srv] = [("/data", "data"), ("/srv", "/srv/web")]
         .map(|(at, from)| Mount { at: at.into(), from: from.to_owned() });
     assert_eq!(missing(&[]), [data.clone(), srv.clone()]);
-    assert_eq!(missing(&["-v", "other:/data"]), [srv.clone()]);
+    assert_eq!(missing(&["-v", "other:/data"]), std::slice::from_ref(&srv));
     assert_eq!(missing(&["--volume=/x:/srv:ro"]), [data]);
     assert_eq!(missing(&["--mount", "type=volume,source=data,target=/data"]), [srv]);
     let error = AdoptionError::Mounts { reference: "web@1".parse().unwrap(), missing: missing(&[]) };
