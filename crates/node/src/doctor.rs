@@ -6,6 +6,7 @@ mod confinement;
 mod criu;
 mod features;
 mod findings;
+mod node;
 mod operations;
 mod space;
 mod system;
@@ -13,6 +14,7 @@ mod system;
 use serde::Serialize;
 
 pub use findings::{CriuFinding, CriuTrial, Directory, FeatureTrial, Findings, StoreFinding};
+pub use node::{Containerd, Crio, Docker, Kubelet, NodeFindings};
 
 /// How a row came out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -55,6 +57,8 @@ pub enum Topic {
     Confinement,
     /// Where checkpoints go.
     Space,
+    /// What makes a machine a node: its engines, and the kubelet.
+    Node,
 }
 
 impl Topic {
@@ -68,6 +72,7 @@ impl Topic {
             Topic::Privilege => "privileges, each tried alone",
             Topic::Confinement => "confinement",
             Topic::Space => "space and store",
+            Topic::Node => "node: engines and kubelet",
         }
     }
 }
@@ -141,6 +146,18 @@ impl Report {
         rows.extend(operations::rows(&findings.privileges));
         rows.extend(confinement::rows(findings));
         rows.extend(space::rows(findings));
+        Report::from_rows(rows)
+    }
+
+    /// The same, with rows about what makes the machine a node.
+    #[must_use]
+    pub fn of_node(findings: &Findings, node: &NodeFindings) -> Report {
+        let mut rows = Report::of(findings).rows;
+        rows.extend(node::rows(node));
+        Report::from_rows(rows)
+    }
+
+    fn from_rows(rows: Vec<Row>) -> Report {
         Report { fit: rows.iter().all(|row| row.status != Status::Fail), rows }
     }
 }

@@ -6,14 +6,18 @@
 pub mod containerd;
 pub mod crio;
 pub mod docker;
+pub mod kubelet;
 pub mod ledger;
 pub mod plan;
+pub mod site;
+mod trial;
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 pub use ledger::Ledger;
 pub use plan::{Change, Plan, Wanted};
+pub use site::Site;
 
 /// Where everything goes.
 pub const PREFIX: &str = "/opt/torpor";
@@ -41,8 +45,8 @@ pub enum InstallError {
         /// Why not.
         because: String,
     },
-    /// An engine does not take its new configuration. The old one is back.
-    #[error("{engine} does not take its new configuration, and has its old one back: {said}")]
+    /// An engine does not take its new configuration, by its own word. Nothing was changed.
+    #[error("{engine} would not take its new configuration: {said}")]
     Refused {
         /// The engine.
         engine: &'static str,

@@ -1,20 +1,31 @@
 //! CRI-O's handler: a file of its own in `/etc/crio/crio.conf.d`, whose tables are merged into those of others.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use toml_edit::{DocumentMut, Item};
 
 use super::plan::{Plan, Wanted};
+use super::site::Site;
+use super::trial::{self, Trial};
 use super::{HANDLER, InstallError};
+use crate::doctor::Crio;
 
-const DROP_IN: &str = "/etc/crio/crio.conf.d/90-torpor.conf";
-const PROGRAMS: [&str; 3] = ["/usr/bin/crio", "/usr/local/bin/crio", "/etc/crio"];
+pub(crate) const CONFIG: &str = "/etc/crio/crio.conf";
+pub(crate) const DIRECTORY: &str = "/etc/crio/crio.conf.d";
+pub(crate) const DROP_IN: &str = "/etc/crio/crio.conf.d/90-torpor.conf";
+const FILE: &str = "90-torpor.conf";
+const PROGRAM: &str = "crio";
+pub(crate) const PROGRAMS: [&str; 3] = ["/usr/bin/crio", "/usr/local/bin/crio", "/etc/crio"];
 
 pub(super) fn plan(wanted: &Wanted, runtime: &Path, plan: &mut Plan) -> Result<(), InstallError> {
-    if !wanted.has(&PROGRAMS) {
+    if !wanted.site.has(&PROGRAMS) {
         return Ok(());
     }
     plan.engines.push("CRI-O");
-    let path = wanted.on_machine(Path::new(DROP_IN));
-    plan.write(path, drop_in(runtime, wanted.checkpointing), "the handler of CRI-O");
+    let path = wanted.site.on_machine(Path::new(DROP_IN));
+    let content = drop_in(runtime, wanted.checkpointing);
+    plan.write(path, content.clone(), "the handler of CRI-O");
+    plan.trials.push(Trial::Crio(content));
     plan.notes.push("restart CRI-O: `systemctl restart crio`; containers run on".to_owned());
     Ok(())
 }
@@ -30,18 +41,49 @@ fn drop_in(runtime: &Path, checkpointing: bool) -> String {
     if checkpointing { format!("{enable}{handler}") } else { handler }
 }
 
+/// Has CRI-O tell what it makes of its configuration with the new file in it; the handler must be in that.
+///
+/// # Errors
+/// What it said.
+pub(super) fn try_out(site: &Site, place: &trial::Place, drop_in: &str) -> Result<(), String> {
+    place.copy_from(&site.on_machine(Path::new(DIRECTORY)))?;
+    place.write(FILE, drop_in)?;
+    let directory = place.path().display().to_string();
+    match site.ask(PROGRAM, &["--config-dir", &directory, "config"]) {
+        None => Ok(()),
+        Some(said) if said.as_ref().is_ok_and(|text| !text.contains(&format!("runtimes.{HANDLER}]"))) => {
+            Err(format!("the handler {HANDLER} is not in what it makes of its configuration"))
+        }
+        Some(said) => said.map(drop),
+    }
+}
+
+/// Adds to what is known of CRI-O what one of its files says, which counts before those that were read.
+pub(crate) fn read(document: &DocumentMut, found: &mut Crio) {
+    let say = |path: &[&str]| {
+        let mut item = document.as_item();
+        for name in path {
+            item = item.get(name)?;
+        }
+        Some(item)
+    };
+    let text = |path: &[&str]| say(path).and_then(Item::as_str).map(str::to_owned);
+    let flag = |path: &[&str]| say(path).and_then(Item::as_bool);
+    let handler = text(&["crio", "runtime", "runtimes", HANDLER, "runtime_path"]).map(PathBuf::from);
+    found.handler = handler.or(found.handler.take());
+    found.level = text(&["crio", "checkpoint_restore", "container_level_enabled"]).or(found.level.take());
+    found.support = flag(&["crio", "runtime", "enable_criu_support"]).or(found.support);
+    found.drop_infra = flag(&["crio", "runtime", "drop_infra_ctr"]).or(found.drop_infra);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn the_handler_and_the_switches() {
-        let plain = drop_in(Path::new("/opt/torpor/bin/torpor-runtime"), false);
-        assert!(plain.contains("runtime_path = \"/opt/torpor/bin/torpor-runtime\""));
-        assert!(!plain.contains("enable_criu_support"));
-        let all = drop_in(Path::new("/x"), true);
-        for switch in ["enable_criu_support = true", "drop_infra_ctr = false", "container_level_enabled"] {
-            assert!(all.contains(switch), "{all}");
-        }
+        let runtime = Path::new("/opt/torpor/bin/torpor-runtime");
+        assert_eq!(drop_in(runtime, false), include_str!("golden/crio.conf"));
+        assert_eq!(drop_in(runtime, true), include_str!("golden/crio-checkpointing.conf"));
     }
 }

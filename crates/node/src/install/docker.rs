@@ -1,27 +1,55 @@
 //! Docker's runtime: an entry in `daemon.json`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
 use super::plan::{Plan, Wanted};
+use super::site::Site;
+use super::trial::{self, Trial};
 use super::{HANDLER, InstallError};
 
-const CONFIG: &str = "/etc/docker/daemon.json";
-const PROGRAMS: [&str; 3] = ["/usr/bin/dockerd", "/usr/sbin/dockerd", "/etc/docker"];
+pub(crate) const CONFIG: &str = "/etc/docker/daemon.json";
+const PROGRAM: &str = "dockerd";
+pub(crate) const PROGRAMS: [&str; 3] = ["/usr/bin/dockerd", "/usr/sbin/dockerd", "/etc/docker"];
 
 pub(super) fn plan(wanted: &Wanted, runtime: &Path, plan: &mut Plan) -> Result<(), InstallError> {
-    if !wanted.has(&PROGRAMS) {
+    if !wanted.site.has(&PROGRAMS) {
         return Ok(());
     }
-    let text = wanted.read(CONFIG)?.unwrap_or_default();
-    let path = wanted.on_machine(Path::new(CONFIG));
+    let text = wanted.site.read(CONFIG)?.unwrap_or_default();
+    let path = wanted.site.on_machine(Path::new(CONFIG));
     let format = |because: String| InstallError::Format { path: path.clone(), because };
     let content = with_runtime(&text, runtime).map_err(format)?;
     plan.engines.push("Docker");
+    plan.trials.push(Trial::Docker(content.clone()));
     plan.write(path, content, "the runtime of Docker");
     plan.notes.push("reload Docker: `systemctl reload docker`; containers run on".to_owned());
     Ok(())
+}
+
+/// Has Docker's daemon look at its new configuration (it can since version 23).
+///
+/// # Errors
+/// What it said.
+pub(super) fn try_out(site: &Site, place: &trial::Place, config: &str) -> Result<(), String> {
+    let path = place.write("daemon.json", config)?.display().to_string();
+    match site.ask(PROGRAM, &["--validate", "--config-file", &path]) {
+        Some(Err(said)) if !said.contains("unknown flag") => Err(said),
+        _ => Ok(()),
+    }
+}
+
+/// The program of our runtime, as a configuration has it.
+///
+/// # Errors
+/// It is no configuration.
+pub(crate) fn runtime(text: &str) -> Result<Option<PathBuf>, serde_json::Error> {
+    if text.trim().is_empty() {
+        return Ok(None);
+    }
+    let config: Value = serde_json::from_str(text)?;
+    Ok(config["runtimes"][HANDLER]["path"].as_str().map(PathBuf::from))
 }
 
 /// The configuration with our runtime in it; the same where it is there already.

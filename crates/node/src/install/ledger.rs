@@ -1,8 +1,9 @@
 //! What was changed on a node, and what was there before.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -59,6 +60,9 @@ struct Item {
 #[serde(rename_all = "camelCase")]
 pub struct Ledger {
     items: BTreeMap<PathBuf, Item>,
+    /// Directories that were made.
+    #[serde(default)]
+    directories: BTreeSet<PathBuf>,
 }
 
 impl Ledger {
@@ -81,6 +85,13 @@ impl Ledger {
     /// Notes what was at a path before the first change of it.
     pub(super) fn add(&mut self, path: &Path, before: Before) {
         self.items.entry(path.to_owned()).or_insert(Item { before, written: None });
+    }
+
+    /// Notes which directories above a path are not there yet.
+    pub(super) fn directories_above(&mut self, path: &Path) {
+        let absent =
+            path.ancestors().skip(1).take_while(|directory| fs::symlink_metadata(directory).is_err());
+        self.directories.extend(absent.map(Path::to_owned));
     }
 
     pub(super) fn written(&mut self, path: &Path, content: &str) {
@@ -123,27 +134,41 @@ impl Ledger {
             }
             match &item.before {
                 Before::Text(text) => {
-                    let partial = path.with_extension("torpor");
-                    fs::write(&partial, text).and_then(|()| fs::rename(&partial, path)).map_err(&failed)?;
+                    replace(path, |partial| fs::write(partial, text)).map_err(&failed)?;
                 }
                 Before::Nothing | Before::Other => match fs::remove_file(path) {
                     Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-                    _ => remove_empty(path, prefix),
+                    _ => {}
                 },
             }
         }
         let file = prefix.join(FILE);
         fs::remove_file(&file).map_err(InstallError::place(&file))?;
+        // Those within others come after them; one that somebody uses is not empty.
+        for directory in self.directories.iter().rev() {
+            let _ = fs::remove_dir(directory);
+        }
         let _ = fs::remove_dir(prefix);
         Ok(left)
     }
 }
 
-/// Removes directories below the prefix that nothing is in any more.
-fn remove_empty(path: &Path, prefix: &Path) {
-    for directory in path.ancestors().skip(1) {
-        if !directory.starts_with(prefix) || directory == prefix || fs::remove_dir(directory).is_err() {
-            return;
-        }
+/// Puts a file into the place of another at once: whoever reads it reads all or nothing of it, and a program that runs cannot be written to.
+/// One that was there lends it its owner and mode.
+pub(super) fn replace(path: &Path, make: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<()> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let partial = path.with_file_name(format!(".{name}.torpor"));
+    match fs::remove_file(&partial) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
     }
+    make(&partial)?;
+    if let (Ok(before), true) = (fs::symlink_metadata(path), partial.is_file() && !partial.is_symlink())
+        && before.is_file()
+    {
+        fs::set_permissions(&partial, before.permissions())?;
+        // Only root may give a file away, and only root needs to.
+        let _ = std::os::unix::fs::chown(&partial, Some(before.uid()), Some(before.gid()));
+    }
+    fs::rename(partial, path)
 }

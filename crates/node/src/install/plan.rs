@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::ledger::{Before, Ledger};
-use super::{InstallError, containerd, crio, docker};
+use super::ledger::{Before, Ledger, replace};
+use super::site::Site;
+use super::trial::Trial;
+use super::{InstallError, containerd, crio, docker, kubelet};
 
 /// One change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -52,15 +54,13 @@ impl std::fmt::Display for Change {
 /// What was asked for.
 #[derive(Debug, Clone)]
 pub struct Wanted {
-    /// What stands before every path; `/`, or where the machine's root is mounted.
-    pub machine: PathBuf,
-    /// Where everything goes, on the machine.
-    pub prefix: PathBuf,
+    /// Where.
+    pub site: Site,
     /// The binary.
     pub binary: PathBuf,
     /// A private CRIU that goes with it.
     pub criu: Option<PathBuf>,
-    /// Whether engines are told to let containers be checkpointed by their own interfaces.
+    /// Whether engines and the kubelet are told to let containers be checkpointed by their own interfaces.
     pub checkpointing: bool,
 }
 
@@ -74,6 +74,9 @@ pub struct Plan {
     pub notes: Vec<String>,
     /// Engines that get the handler.
     pub engines: Vec<&'static str>,
+    /// Configurations that their engines have to take before any is changed.
+    #[serde(skip)]
+    pub(super) trials: Vec<Trial>,
 }
 
 impl Plan {
@@ -82,12 +85,13 @@ impl Plan {
     /// # Errors
     /// A file cannot be read, or not be extended.
     pub fn of(wanted: &Wanted) -> Result<Plan, InstallError> {
-        let mut plan = Plan { changes: Vec::new(), notes: Vec::new(), engines: Vec::new() };
-        let bin = wanted.on_machine(&wanted.prefix).join("bin");
+        let mut plan =
+            Plan { changes: Vec::new(), notes: Vec::new(), engines: Vec::new(), trials: Vec::new() };
+        let bin = wanted.site.here().join("bin");
         plan.copy(&wanted.binary, &bin.join("torpor"))?;
         plan.link(bin.join("torpor-runtime"), Path::new("torpor"));
         if let Some(criu) = &wanted.criu {
-            let to = wanted.on_machine(&wanted.prefix).join("criu");
+            let to = wanted.site.here().join("criu");
             let mut files = Vec::new();
             files_below(criu, &mut files)?;
             for file in files {
@@ -98,10 +102,11 @@ impl Plan {
                 }
             }
         }
-        let runtime = wanted.prefix.join("bin/torpor-runtime");
+        let runtime = wanted.site.prefix.join("bin/torpor-runtime");
         containerd::plan(wanted, &runtime, &mut plan)?;
         crio::plan(wanted, &runtime, &mut plan)?;
         docker::plan(wanted, &runtime, &mut plan)?;
+        kubelet::plan(wanted, &mut plan)?;
         if plan.engines.is_empty() {
             plan.notes.push("no engine is configured here; a handler is added to none".to_owned());
         }
@@ -135,53 +140,29 @@ impl Plan {
         }
     }
 
-    /// Makes the changes, each written down before it is made.
+    /// Makes the changes, each written down before it is made. Where something changes at all, engines have their say first.
     ///
     /// # Errors
-    /// One of them cannot be made; those before stay, and are in the ledger.
+    /// An engine would not take its configuration; then nothing is changed. Or a change cannot be made; those before stay, and are in
+    /// the ledger.
     pub fn apply(&self, wanted: &Wanted) -> Result<(), InstallError> {
-        let prefix = wanted.on_machine(&wanted.prefix);
+        if self.changes.is_empty() {
+            return Ok(());
+        }
+        self.trials.iter().try_for_each(|trial| trial.run(&wanted.site))?;
+        let prefix = wanted.site.here();
         let mut ledger = Ledger::read(&prefix)?.unwrap_or_default();
         for change in &self.changes {
             let path = change.path();
             ledger.add(path, Before::of(path)?);
+            ledger.directories_above(path);
             if let Change::Write { content, .. } = change {
                 ledger.written(path, content);
             }
             ledger.write(&prefix)?;
             change.make().map_err(InstallError::place(path))?;
         }
-        // An engine that would not start again must not be left behind.
-        match containerd::takes_its_configuration(wanted) {
-            Ok(()) => Ok(()),
-            Err(said) => {
-                ledger.put_back(&prefix)?;
-                Err(InstallError::Refused { engine: "containerd", said })
-            }
-        }
-    }
-}
-
-impl Wanted {
-    /// A path of the machine's, seen from here.
-    #[must_use]
-    pub fn on_machine(&self, path: &Path) -> PathBuf {
-        self.machine.join(path.strip_prefix("/").unwrap_or(path))
-    }
-
-    /// A file of the machine's; none where there is none.
-    pub(super) fn read(&self, path: &str) -> Result<Option<String>, InstallError> {
-        let path = self.on_machine(Path::new(path));
-        match fs::read_to_string(&path) {
-            Ok(text) => Ok(Some(text)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(InstallError::place(&path)(error)),
-        }
-    }
-
-    /// Whether the machine has one of these.
-    pub(super) fn has(&self, paths: &[&str]) -> bool {
-        paths.iter().any(|path| self.on_machine(Path::new(path)).exists())
+        Ok(())
     }
 }
 
@@ -198,25 +179,17 @@ impl Change {
         let path = self.path();
         let parent = path.parent().unwrap_or(Path::new("/"));
         fs::create_dir_all(parent)?;
-        // A program that runs cannot be written to, and whoever reads a file reads all or nothing of it.
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let partial = parent.join(format!(".{name}.torpor"));
-        match fs::remove_file(&partial) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        match self {
+        replace(path, |partial| match self {
             Change::Write { content, .. } => {
-                fs::write(&partial, content)?;
-                let mode = fs::metadata(path).map_or(0o644, |there| there.permissions().mode() & 0o7777);
-                fs::set_permissions(&partial, fs::Permissions::from_mode(mode))?;
+                fs::write(partial, content)?;
+                fs::set_permissions(partial, fs::Permissions::from_mode(0o644))
             }
             Change::Copy { from, .. } => {
-                fs::copy(from, &partial)?;
+                fs::copy(from, partial)?;
+                fs::set_permissions(partial, fs::metadata(from)?.permissions())
             }
-            Change::Link { target, .. } => symlink(target, &partial)?,
-        }
-        fs::rename(partial, path)
+            Change::Link { target, .. } => symlink(target, partial),
+        })
     }
 }
 
@@ -259,8 +232,7 @@ mod tests {
             fs::write(path, content).unwrap();
         }
         let wanted = Wanted {
-            machine: place.path().join("machine"),
-            prefix: "/opt/torpor".into(),
+            site: Site { machine: place.path().join("machine"), prefix: "/opt/torpor".into() },
             binary: place.path().join("torpor"),
             criu: Some(place.path().join("criu")),
             checkpointing: true,
@@ -269,17 +241,20 @@ mod tests {
     }
 
     const CONTAINERD: &str = "machine/etc/containerd/config.toml";
-    const FILES: [(&str, &str); 5] = [
+    const KUBELET: &str = "machine/var/lib/kubelet/config.yaml";
+    const FILES: [(&str, &str); 6] = [
         ("torpor", "binary"),
         ("criu/bin/criu", "program"),
         (CONTAINERD, "version = 3\n# mine\n"),
         ("machine/etc/docker/daemon.json", "{\"debug\": true}"),
         ("machine/etc/crio/crio.conf", ""),
+        (KUBELET, "kind: KubeletConfiguration\n# mine\nshutdownGracePeriod: 0s"),
     ];
 
     #[test]
     fn a_node_is_set_up_once_and_put_back_as_it_was() {
         let (place, wanted) = machine(&FILES);
+        fs::set_permissions(place.path().join(KUBELET), fs::Permissions::from_mode(0o600)).unwrap();
         let plan = Plan::of(&wanted).unwrap();
         assert_eq!(plan.engines, ["containerd", "CRI-O", "Docker"]);
         assert!(!place.path().join("machine/opt").exists(), "a plan changes nothing");
@@ -288,6 +263,9 @@ mod tests {
         assert_eq!(fs::read_to_string(opt.join("bin/torpor-runtime")).unwrap(), "binary");
         assert_eq!(fs::read_to_string(opt.join("criu/bin/criu")).unwrap(), "program");
         assert!(fs::read_to_string(place.path().join(CONTAINERD)).unwrap().contains("imports"));
+        let kubelet = place.path().join(KUBELET);
+        assert!(fs::read_to_string(&kubelet).unwrap().contains("shutdownGracePeriod: 60s"));
+        assert_eq!(fs::metadata(&kubelet).unwrap().permissions().mode() & 0o777, 0o600, "as it was");
         assert_eq!(Plan::of(&wanted).unwrap().changes, [], "it is there already");
 
         // A new binary: what was there before the first time is still known.
@@ -300,8 +278,10 @@ mod tests {
         for (path, content) in &FILES[2..] {
             assert_eq!(fs::read_to_string(place.path().join(path)).unwrap(), *content, "{path}");
         }
-        assert!(!opt.exists());
-        assert!(!place.path().join("machine/etc/containerd/conf.d/90-torpor.toml").exists());
+        assert_eq!(fs::metadata(&kubelet).unwrap().permissions().mode() & 0o777, 0o600);
+        for made in ["opt", "etc/containerd/conf.d", "etc/crio/crio.conf.d"] {
+            assert!(!place.path().join("machine").join(made).exists(), "{made}");
+        }
         assert!(Ledger::read(&opt).unwrap().is_none());
     }
 
@@ -320,8 +300,26 @@ mod tests {
     #[test]
     fn what_cannot_be_extended_is_refused_before_anything_is_changed() {
         let (place, wanted) = machine(&FILES);
-        fs::write(place.path().join(CONTAINERD), "version = 2\n").unwrap();
+        fs::write(place.path().join(CONTAINERD), "root = '/x'\n").unwrap();
         assert!(matches!(Plan::of(&wanted), Err(InstallError::Format { .. })));
         assert!(!place.path().join("machine/opt").exists());
+    }
+
+    #[test]
+    fn a_kubelet_that_reads_a_directory_gets_a_file_there() {
+        let (place, wanted) = machine(&FILES);
+        let unit = place.path().join("machine/etc/systemd/system/kubelet.service.d/10-kubeadm.conf");
+        fs::create_dir_all(unit.parent().unwrap()).unwrap();
+        fs::write(&unit, "ExecStart=/usr/bin/kubelet --config-dir=/etc/kubernetes/kubelet.conf.d\n").unwrap();
+        let kubelets = |plan: &Plan| -> Vec<String> {
+            let written = plan.changes.iter().filter(|change| change.to_string().contains("the kubelet"));
+            written.map(|change| change.path().display().to_string()).collect()
+        };
+        let plan = Plan::of(&wanted).unwrap();
+        let [path] = &kubelets(&plan)[..] else { panic!("{:?}", plan.changes) };
+        assert!(path.ends_with("machine/etc/kubernetes/kubelet.conf.d/90-torpor.conf"), "{path}");
+        plan.apply(&wanted).unwrap();
+        assert!(kubelets(&Plan::of(&wanted).unwrap()).is_empty());
+        assert!(kubelets(&Plan::of(&Wanted { checkpointing: false, ..wanted }).unwrap()).is_empty());
     }
 }

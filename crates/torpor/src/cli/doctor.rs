@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use torpor_node::doctor::{Directory, Findings, Report, Row, Status, StoreFinding, Topic};
+use torpor_node::doctor::{Directory, Findings, NodeFindings, Report, Row, Status, StoreFinding, Topic};
+use torpor_node::install::{self, Site};
 use torpor_store::OpenError;
 
 use super::{Exit, failure, output, store};
@@ -19,6 +20,15 @@ pub(crate) struct Args {
     /// The CRIU to try: an executable, or the directory of a private one.
     #[arg(long, value_name = "PATH")]
     criu: Option<PathBuf>,
+    /// Look at the machine as a node, too: what `torpor install-node` puts there, and the switches of its engines and kubelet.
+    #[arg(long)]
+    node: bool,
+    /// Where `torpor install-node` has put everything.
+    #[arg(long, value_name = "DIR", default_value = install::PREFIX, requires = "node")]
+    prefix: PathBuf,
+    /// Where the node's root directory is, when this runs in a container.
+    #[arg(long, value_name = "DIR", default_value = "/", requires = "node")]
+    machine: PathBuf,
     #[command(flatten)]
     store: store::Args,
     #[command(flatten)]
@@ -31,7 +41,13 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
         directories.insert(0, Directory::examine("store", &directory));
     }
     let findings = Findings::examine(args.criu.as_deref(), directories, Some(open(&args.store)));
-    let report = Report::of(&findings);
+    let report = match args.node {
+        false => Report::of(&findings),
+        true => {
+            let site = Site { machine: args.machine.clone(), prefix: args.prefix.clone() };
+            Report::of_node(&findings, &NodeFindings::examine(&site))
+        }
+    };
     args.output.print(&report, |report| text(report, args.all))?;
     Ok(if report.fit { Exit::Success } else { Exit::Failure })
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use torpor_node::criu_bundle;
-use torpor_node::install::{self, InstallError, Plan, Wanted};
+use torpor_node::install::{self, InstallError, Plan, Site, Wanted};
 
 use super::{Exit, output};
 
@@ -41,8 +41,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
         return Ok(Exit::Success);
     }
     let wanted = Wanted {
-        machine: args.machine.clone(),
-        prefix: args.prefix.clone(),
+        site: Site { machine: args.machine.clone(), prefix: args.prefix.clone() },
         binary: std::env::current_exe()?,
         criu: args.private_criu.clone().or_else(bundled),
         checkpointing: args.enable_checkpointing,
@@ -79,7 +78,7 @@ fn told(plan: &Plan) -> String {
 
 /// Flags of the way back.
 pub(crate) mod back {
-    use super::{Exit, InstallError, PathBuf, install, output};
+    use super::{Exit, InstallError, PathBuf, Site, install, output};
 
     /// Put everything back that `torpor install-node` has changed
     ///
@@ -108,7 +107,7 @@ pub(crate) mod back {
 
     /// Puts everything back.
     pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
-        let prefix = args.machine.join(args.prefix.strip_prefix("/").unwrap_or(&args.prefix));
+        let prefix = Site { machine: args.machine.clone(), prefix: args.prefix.clone() }.here();
         let Some(ledger) = install::Ledger::read(&prefix)? else {
             return Err(InstallError::NotInstalled { prefix }.into());
         };

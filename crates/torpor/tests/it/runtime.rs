@@ -237,21 +237,56 @@ fn a_node_is_set_up_and_put_back_as_it_was() {
     let Some(cluster) = Cluster::new() else { return };
     let node = cluster.host();
     let config = node.path("/etc/containerd/config.toml");
-    let before = "version = 3\n[plugins.'io.containerd.cri.v1.runtime']\n  restrict_oom_score_adj = true\n";
+    let before = "version = 3\n[plugins.'io.containerd.cri.v1.runtime']\n  restrict_oom_score_adj = true\n\
+                  [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options]\n  SystemdCgroup = true\n";
     std::fs::write(&config, before).unwrap();
-    let install = ["install-node", "--prefix", "/var/tmp/torpor"];
+    let prefix = ["--prefix", "/var/tmp/torpor"];
+    let install = [&["install-node", "--enable-checkpointing"][..], &prefix].concat();
     assert!(node.torpor(&[&install[..], &["--dry-run"]].concat()).contains("the handler of containerd"));
     assert_eq!(std::fs::read_to_string(&config).unwrap(), before);
+    let doctor = || {
+        let torpor = cluster.path("torpor").display().to_string();
+        let words = [&[torpor.as_str(), "doctor", "--node", "--output", "json"][..], &prefix].concat();
+        let report: serde_json::Value = serde_json::from_slice(&node.output(&words).stdout).unwrap();
+        let rows = report["rows"].as_array().unwrap().clone();
+        move |id: &str| {
+            rows.iter().find(|row| row["id"] == format!("node.{id}")).map(|row| row["status"].clone())
+        }
+    };
+    let row = doctor();
+    for id in ["binaries", "containerd.handler"] {
+        assert_eq!(row(id).unwrap(), "fail", "{id}");
+    }
     node.torpor(&install);
+    let row = doctor();
+    for id in ["binaries", "runtime", "settings", "containerd.handler", "containerd.checkpointing"] {
+        assert_eq!(row(id).unwrap(), "ok", "{id}");
+    }
     // What containerd makes of it: the handler, and what was there.
     let dump = node.run(&["containerd", "config", "dump"]);
     for part in ["/var/tmp/torpor/bin/torpor-runtime", "restrict_oom_score_adj = true", "'torpor.dev/*'"] {
         assert!(dump.contains(part), "{part} is missing in {dump}");
     }
+    let of_handler = dump.split("runtimes.torpor.options]").nth(1).unwrap();
+    assert!(of_handler.split('[').next().unwrap().contains("SystemdCgroup = true"), "{of_handler}");
     assert!(node.run(&["/var/tmp/torpor/bin/torpor-runtime", "--version"]).contains("runc version"));
     assert!(node.torpor(&install).starts_with("everything is there already"));
-    node.torpor(&["uninstall-node", "--prefix", "/var/tmp/torpor"]);
+    node.torpor(&[&["uninstall-node"], &prefix[..]].concat());
     assert_eq!(std::fs::read_to_string(&config).unwrap(), before);
-    assert!(!node.path("/etc/containerd/conf.d/90-torpor.toml").exists());
+    assert!(!node.path("/etc/containerd/conf.d").exists());
     assert!(!node.path("/var/tmp/torpor").exists());
+
+    // What an engine itself would not take is not put in its place.
+    let broken =
+        "version = 3\n[plugins.'io.containerd.cri.v1.runtime'.containerd]\n  default_runtime_name = 7\n";
+    std::fs::write(&config, broken).unwrap();
+    let torpor = cluster.path("torpor").display().to_string();
+    let refused = node.output(&[&[torpor.as_str()], &install[..]].concat());
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(
+        !refused.status.success() && said.contains("containerd would not take its new configuration"),
+        "{said}"
+    );
+    assert_eq!(std::fs::read_to_string(&config).unwrap(), broken);
+    assert!(!node.path("/etc/containerd/conf.d").exists() && !node.path("/var/tmp/torpor").exists());
 }
