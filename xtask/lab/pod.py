@@ -1,7 +1,7 @@
 """Speaks CRI to containerd, through curl; one call a run. Annotations and variables are KEY=VALUE.
 
     pod.py run NAMESPACE NAME UID HANDLER [ANNOTATION...]          makes a sandbox; prints its ID
-    pod.py create POD NAME IMAGE [--attempt N] [--annotation A]... [--env E]... [--mount HOST:PLACE]... -- WORD...
+    pod.py create POD NAME IMAGE [--attempt N] [--annotation A]... [--env E]... [--mount HOST:PLACE]... [--seccomp default] -- WORD...
                                                                    makes a container; prints its ID
     pod.py start | remove CONTAINER,  stop CONTAINER [SECONDS]
     pod.py exec CONTAINER WORD...                                  prints what it prints, ends as it ends
@@ -48,7 +48,7 @@ def run(namespace, name, uid, handler, *annotations):
 
 
 def create(pod, name, image, *words):
-    given = {"--attempt": ["0"], "--annotation": [], "--env": [], "--mount": []}
+    given = {"--attempt": ["0"], "--annotation": [], "--env": [], "--mount": [], "--seccomp": []}
     words = list(words)
     while words and words[0] in given:
         given[words[0]].append(words[1])
@@ -62,6 +62,8 @@ def create(pod, name, image, *words):
     config += pairs(9, ["io.kubernetes.container.name=" + name]) + pairs(10, given["--annotation"])
     security = field(3, message(NAMESPACES)) + b"".join(field(13, path) for path in MASKED)
     security += b"".join(field(14, path) for path in READ_ONLY)
+    if given["--seccomp"]: # the engine's default
+        security += field(15, b"")
     config += field(11, f"{name}_{given['--attempt'][-1]}.log") + field(15, field(2, security))
     print(call("CreateContainer", field(1, pod) + field(2, config) + field(3, open(kept(pod), "rb").read()))[1].decode())
 

@@ -35,12 +35,16 @@ impl<'a> Upload<'a> {
     ) -> Result<Option<(Digest, u64)>, RegistryError> {
         for piece in &made.pieces {
             let Piece::Chunk(chunk) = piece else { return self.finish(expected).map(Some) };
-            self.hash.update(&chunk);
-            if self.chunk.is_empty() {
-                self.chunk = chunk;
-                continue;
-            }
-            self.send()?;
+            let mut hash = std::mem::take(&mut self.hash);
+            // The next chunk is hashed while the one before is sent.
+            let sent = std::thread::scope(|scope| {
+                let hashed = scope.spawn(|| hash.update(&chunk));
+                let sent = if self.chunk.is_empty() { Ok(()) } else { self.send() };
+                hashed.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+                sent
+            });
+            self.hash = hash;
+            sent?;
             let sent = std::mem::replace(&mut self.chunk, chunk);
             // Where no more is made, nobody takes it.
             let _ = made.empty.send(sent);

@@ -27,7 +27,7 @@ mod output;
 mod room;
 mod user;
 
-pub use configuration::{Parts, Program, capabilities};
+pub use configuration::{Parts, Program, capabilities, profile};
 pub use network::Network;
 pub use room::Room;
 pub use user::User;

@@ -25,9 +25,6 @@ use torpor_store::{Credentials, LocalBackend, Manifest, Repository};
 use super::failure::Failure;
 use super::{Exit, control, depot, restore};
 
-/// Where engines keep the profile that they hold system calls against.
-const PROFILES: [&str; 2] = ["/etc/containers/seccomp.json", "/usr/share/containers/seccomp.json"];
-
 /// Make an image whose program is ready when it starts
 ///
 /// The image's program is started in a container of its own, and checkpointed once it is ready. The checkpoint becomes one more
@@ -70,8 +67,8 @@ struct Container {
     /// The network namespace that it is in, such as /run/netns/NAME. By default it has loopback alone.
     #[arg(long, value_name = "PATH")]
     network: Option<PathBuf>,
-    /// What its system calls are held against: a profile as Docker and Podman take it, or `unconfined`. By default the machine's own
-    /// of Podman's, where there is one. It must let through no more than where the image is run.
+    /// What its system calls are held against: a profile as Docker and Podman take it, or `unconfined`. It must let through no more than
+    /// where the image is run. By default it is what Docker's, containerd's and Podman's all let through.
     #[arg(long, value_name = "FILE")]
     seccomp_profile: Option<PathBuf>,
     /// The program may gain privileges, as by setuid programs. The image then runs only where that is allowed.
@@ -192,23 +189,14 @@ impl Container {
 
     /// What system calls are held against.
     fn seccomp(&self) -> anyhow::Result<Option<serde_json::Value>> {
-        let path = match self.seccomp_profile.as_deref() {
+        let profile = match self.seccomp_profile.as_deref() {
             Some(path) if path == Path::new("unconfined") => return Ok(None),
-            Some(path) => path,
-            None => match PROFILES.iter().map(Path::new).find(|path| path.is_file()) {
-                Some(path) => path,
-                None => {
-                    eprintln!(
-                        "note: the program has no seccomp profile, so torpor-runtime starts it from its beginning or not at all \
-                         where there is to be one (--seccomp-profile)"
-                    );
-                    return Ok(None);
-                }
-            },
+            Some(path) => Profile::read(path)?,
+            None => own::profile(),
         };
         let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
         let around = Around { capabilities: own::capabilities(), kernel: &kernel };
-        Ok(Some(Profile::read(path)?.for_runtime(around)))
+        Ok(Some(profile.for_runtime(around)))
     }
 }
 

@@ -14,6 +14,7 @@ use torpor_criu::image::credential::CAPABILITIES as KNOWN;
 
 use super::user::User;
 use crate::capabilities::Capabilities;
+use crate::seccomp::Profile;
 
 /// Capabilities that containers have under each engine (containers/common, `pkg/config`: the shortest list).
 const CAPABILITIES: [&str; 11] = [
@@ -35,6 +36,16 @@ pub fn capabilities() -> Capabilities {
     let plain = |name: &str| name.trim_start_matches("CAP_").to_ascii_lowercase();
     let number = |name: &&str| KNOWN.iter().position(|known| *known == plain(name));
     Capabilities::from_bits(CAPABILITIES.iter().filter_map(number).fold(0, |set, number| set | 1 << number))
+}
+
+/// What system calls are held against where nothing else is said: what the profiles of containerd (`contrib/seccomp/seccomp_default.go`,
+/// Docker's is the same) and of Podman (containers-common, `seccomp.json`) both let through.
+const PROFILE: &str = include_str!("profile.json");
+
+/// That profile.
+#[must_use]
+pub fn profile() -> Profile {
+    serde_json::from_str(PROFILE).unwrap_or_else(|error| unreachable!("a profile of ours: {error}"))
 }
 
 /// Paths that are covered up (containerd, `pkg/oci/spec.go`; containers/common, `pkg/config`).
@@ -212,6 +223,7 @@ fn mounts(parts: &Parts<'_>, outside: &Path) -> Vec<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::seccomp::Around;
 
     const IMAGE: &str = r#"{"Env": ["PATH=/opt/bin", "MODE=web"], "Entrypoint": ["/app"], "Cmd": ["serve"], "User": "web",
         "WorkingDir": "/srv", "ExposedPorts": {"80/tcp": {}}}"#;
@@ -244,6 +256,23 @@ mod tests {
         assert_eq!(config["linux"]["namespaces"].as_array().unwrap().len(), 5);
         assert_eq!(made("{}", &PLAIN, true)["linux"]["namespaces"][5]["type"], "cgroup");
         assert_eq!(made("{}", &PLAIN, true)["process"]["cwd"], "/");
+    }
+
+    #[test]
+    fn the_profile_is_one_that_runtimes_take() {
+        let around = Around { capabilities: capabilities(), kernel: "6.18.5" };
+        let made = profile().for_runtime(around);
+        assert_eq!(made["defaultErrnoRet"], 38);
+        let groups = made["syscalls"].as_array().unwrap();
+        let of = |name: &str| -> Vec<&Value> {
+            let has = |group: &&Value| group["names"].as_array().unwrap().iter().any(|one| one == name);
+            groups.iter().filter(has).collect()
+        };
+        assert_eq!(of("read")[0]["action"], "SCMP_ACT_ALLOW");
+        assert_eq!(of("mount")[0]["errnoRet"], 1);
+        assert_eq!(of("clone")[0]["args"][0]["op"], "SCMP_CMP_MASKED_EQ");
+        assert_eq!(of("chroot").len(), 1, "it has the capability");
+        assert!(profile().filter(around).is_ok());
     }
 
     #[test]

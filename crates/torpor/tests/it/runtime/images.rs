@@ -193,7 +193,7 @@ fn a_warm_image_starts_ready_and_afresh_under_runc() {
     node.run(&["ctr", "-n", "k8s.io", "images", "import", &image]);
     for (handler, is_ready) in [("torpor", true), ("", false)] {
         let pod = node.pod(&["run", "shop", "web", &format!("u{handler}"), handler]);
-        let container = node.pod(&["create", &pod, "app", WARM]);
+        let container = node.pod(&["create", &pod, "app", WARM, "--seccomp", "default"]);
         node.pod(&["start", &container]);
         let ask = || node.call(&["exec", &container, "/bin/python3", "-c", ASK]);
         if !is_ready {
