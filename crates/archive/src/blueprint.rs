@@ -6,6 +6,8 @@
 //!
 //! The images have the names that they have in a directory of CRIU's, so that a kept archive can be looked into like any other generation.
 
+pub mod chain;
+
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::io::{self, Read, Seek as _, Write};
@@ -86,6 +88,14 @@ pub enum BlueprintError {
         /// The place.
         place: String,
     },
+    /// Something in a directory is no file.
+    #[error("{entry} in {place} is no file")]
+    NoFile {
+        /// The directory.
+        place: String,
+        /// What it is.
+        entry: String,
+    },
     /// There is too much between its bodies.
     #[error("{place} has more than {MAX_GAPS} bytes between the bodies of its files")]
     Gaps {
@@ -118,6 +128,7 @@ impl BlueprintError {
             Self::Draft(error) => error.remedy(),
             Self::Image { source, .. } => source.remedy(),
             Self::NoArchive { .. } => "pack the directory with tar, or give an archive that an engine made",
+            Self::NoFile { .. } => "name a directory that holds CRIU's images alone",
             Self::Gaps { .. } => "it is damaged, or made to do harm: use another copy",
             Self::NoBlueprint { .. } => "have it laid out for an engine with `torpor convert`",
             Self::Document { .. } => "use the release that wrote it, or another generation",
@@ -324,7 +335,7 @@ fn pages_of<'a>(checkpoint: &'a Checkpoint, pagemap: &str) -> Result<Option<&'a 
 /// The name that an entry is kept under: images have theirs, other entries their path. None is one that the store makes.
 fn kept_as(entry: &str, prefix: &str, by_address: bool, names: &mut HashSet<String>) -> String {
     let file = entry.strip_prefix(prefix).filter(|file| is_image(file)).unwrap_or(entry);
-    let made = [MANIFEST, BLUEPRINT, GAPS, TAIL].contains(&file)
+    let made = [MANIFEST, BLUEPRINT, GAPS, TAIL, chain::LISTING].contains(&file)
         || file.starts_with(FILES)
         || (by_address && (file.starts_with("pages-") || file.starts_with("pagemap-")));
     let mut name = if made { format!("archive/{entry}") } else { file.to_owned() };

@@ -6,6 +6,7 @@ mod cri_o;
 mod hostile;
 mod images;
 mod kept_archives;
+mod kept_directories;
 mod layouts;
 mod registries;
 mod stored;

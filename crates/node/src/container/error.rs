@@ -241,6 +241,14 @@ pub enum ContainerError {
         /// Where they are to be.
         missing: Vec<PathBuf>,
     },
+    /// A dump on top of another lacks that.
+    #[error("{} leads to {}, where no images are", link.display(), to.display())]
+    NoParent {
+        /// The link.
+        link: PathBuf,
+        /// Where it leads.
+        to: PathBuf,
+    },
     /// There is no such runtime.
     #[error("there is no {program} in {searched}")]
     NoRuntime {
@@ -388,6 +396,7 @@ impl ContainerError {
             ContainerError::Image { .. } => "the checkpoint is damaged; take another".to_owned(),
             ContainerError::Edit { source, .. } => source.remedy().to_owned(),
             ContainerError::MissingMounts { .. } => "add bind mounts to these places to its config.json".to_owned(),
+            ContainerError::NoParent { .. } => "put the images of the dump before back, or name their directory with --prev-images-dir".to_owned(),
             ContainerError::NoRuntime { .. } => "name it with --runtime".to_owned(),
             ContainerError::Cri(error) => error.remedy().to_owned(),
             ContainerError::Kubelet(error) => error.remedy().to_owned(),

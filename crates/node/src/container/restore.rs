@@ -16,6 +16,7 @@ use super::dump::{DESCRIPTORS, resolve_in};
 use super::route::{Runtime, Start};
 use super::state::{Description, MountKind};
 use crate::oci_runtime::criu::{self, Annotated};
+use crate::processes::restore::has_parents;
 use crate::staging::{self, Staging};
 use crate::sys::process::{self, Ended, Wait};
 
@@ -53,6 +54,7 @@ pub struct Wanted<'a> {
 /// It does not fit, which is found before anything is made; or the runtime fails.
 pub fn container(runtime: &Runtime, wanted: &Wanted<'_>) -> Result<Option<i32>, ContainerError> {
     check(wanted.images, wanted.bundle)?;
+    has_parents(wanted.images)?;
     staging::clean_up(wanted.staging, "restore-");
     let name = format!("restore-{}", wanted.id);
     let work = Staging::create(wanted.staging, &name).map_err(ContainerError::place(wanted.staging))?;

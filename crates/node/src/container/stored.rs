@@ -213,6 +213,34 @@ pub fn from_store(
     go_on(from, wanted.id, |epoch| restore(runtime, wanted, from, epoch))
 }
 
+/// Makes something run again from a generation that others lay out: what was imported. Returns its exit code, where it was
+/// waited for.
+///
+/// # Errors
+/// The lineage does not offer it, or one of the two fails: then it may be tried once more.
+pub fn from_layout(
+    from: &Origin<'_>,
+    id: &str,
+    lay_out: &dyn Fn(&Manifest, &Path) -> Result<(), ContainerError>,
+    make: &dyn Fn(&Path) -> Result<Option<i32>, ContainerError>,
+) -> Result<Option<i32>, ContainerError> {
+    go_on(from, id, |epoch| {
+        let manifest = offered(from, epoch)?;
+        let number = manifest.description().generation;
+        attempt(epoch, number, || {
+            let name = format!("restore-{}", std::process::id());
+            let images = Staging::create(from.room, &name).map_err(ContainerError::place(from.room))?;
+            lay_out(&manifest, images.path())?;
+            epoch.record_restored(number)?;
+            let code = make(images.path())?;
+            if code.is_none() {
+                epoch.record_settled()?;
+            }
+            Ok(code)
+        })
+    })
+}
+
 /// Holds the name while something of it is restored and, where that was waited for, notes how it ended.
 pub(crate) fn go_on(
     from: &Origin<'_>,

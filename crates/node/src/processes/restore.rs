@@ -1,6 +1,9 @@
 //! Restore a directory of CRIU's images as plain processes.
 
-use std::path::Path;
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
 
 use torpor_criu::diagnosis::Operation;
 use torpor_criu::options::{Common, RestoreOptions, Tcp};
@@ -12,6 +15,11 @@ use crate::container::ContainerError;
 use crate::container::restore::{LOG, has_connections, wait, whole};
 use crate::staging::{self, Staging};
 
+/// CRIU's name for the link to the images of the dump before (CRIU, `criu/include/image.h`).
+const PARENT: &str = "parent";
+/// Most dumps on top of each other.
+const CHAIN: usize = 1024;
+
 /// What was asked for about processes that are to be.
 #[derive(Debug, Clone)]
 pub struct Processes<'a> {
@@ -19,6 +27,8 @@ pub struct Processes<'a> {
     pub criu: &'a Program,
     /// The images.
     pub images: &'a Path,
+    /// The images of the dump before, where no link beside the images leads there.
+    pub previous: Option<&'a Path>,
     /// Where its PID is written.
     pub pid_file: Option<&'a Path>,
     /// They run on by themselves; else this waits for the end of their root.
@@ -40,8 +50,13 @@ pub fn restore(wanted: &Processes<'_>) -> Result<Option<i32>, ContainerError> {
     staging::clean_up(wanted.staging, "restore-");
     let name = format!("restore-{}", std::process::id());
     let work = Staging::create(wanted.staging, &name).map_err(ContainerError::place(wanted.staging))?;
+    let images = match wanted.previous {
+        Some(previous) => seen_with(wanted.images, previous, work.path())?,
+        None => wanted.images.to_owned(),
+    };
+    has_parents(&images)?;
     let session = Session::start(wanted.criu, Spawn::default())?;
-    let mut common = Common::new(wanted.images);
+    let mut common = Common::new(&images);
     common.work_dir = Some(work.path().to_owned());
     common.log_file = Some(LOG.to_owned());
     common.unprivileged = crate::checkpoint::unprivileged();
@@ -60,4 +75,75 @@ pub fn restore(wanted: &Processes<'_>) -> Result<Option<i32>, ContainerError> {
         std::fs::write(path, root.to_string()).map_err(ContainerError::place(path))?;
     }
     if wanted.detach { Ok(None) } else { wait(root).map(Some) }
+}
+
+/// The images with another parent, as links in a directory of ours: what belongs to others is not changed.
+fn seen_with(images: &Path, previous: &Path, work: &Path) -> Result<PathBuf, ContainerError> {
+    let view = work.join("images");
+    std::fs::create_dir(&view).map_err(ContainerError::place(&view))?;
+    let link = |to: &Path, name: &OsStr| {
+        let path = view.join(name);
+        symlink(to, &path).map_err(ContainerError::place(&path))
+    };
+    for entry in std::fs::read_dir(images).map_err(ContainerError::place(images))? {
+        let name = entry.map_err(ContainerError::place(images))?.file_name();
+        if name != PARENT {
+            link(&images.join(&name), &name)?;
+        }
+    }
+    link(previous, OsStr::new(PARENT))?;
+    Ok(view)
+}
+
+/// Whether all directories of a chain are there.
+///
+/// # Errors
+/// A link leads nowhere, or back.
+pub(crate) fn has_parents(images: &Path) -> Result<(), ContainerError> {
+    let mut directory = images.to_owned();
+    for _ in 0..CHAIN {
+        let link = directory.join(PARENT);
+        match std::fs::symlink_metadata(&link) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(ContainerError::place(&link)(error)),
+            Ok(_) if link.join("inventory.img").exists() => directory = link,
+            Ok(_) => {
+                let to = std::fs::read_link(&link).unwrap_or_else(|_| link.clone());
+                return Err(ContainerError::NoParent { link, to });
+            }
+        }
+    }
+    Err(ContainerError::NoParent { link: images.join(PARENT), to: images.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chain_is_whole_or_refused() {
+        let place = tempfile::tempdir().unwrap();
+        let directory = |name: &str| {
+            let path = place.path().join(name);
+            std::fs::create_dir(&path).unwrap();
+            std::fs::write(path.join("inventory.img"), name).unwrap();
+            path
+        };
+        let (first, second) = (directory("1"), directory("2"));
+        has_parents(&second).unwrap();
+        symlink("../1", second.join(PARENT)).unwrap();
+        has_parents(&second).unwrap();
+        symlink("../gone", first.join(PARENT)).unwrap();
+        let error = has_parents(&second).unwrap_err();
+        assert!(error.to_string().contains("../gone"), "{error}");
+
+        // Another parent goes before the link that leads nowhere.
+        let third = directory("3");
+        let view = seen_with(&first, &third, place.path()).unwrap();
+        has_parents(&view).unwrap();
+        assert_eq!(std::fs::read(view.join("inventory.img")).unwrap(), b"1");
+        assert_eq!(std::fs::read(view.join("parent/inventory.img")).unwrap(), b"3");
+        symlink("../3", third.join(PARENT)).unwrap();
+        assert!(matches!(has_parents(&third), Err(ContainerError::NoParent { .. })), "it goes in circles");
+    }
 }

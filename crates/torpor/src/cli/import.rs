@@ -1,4 +1,4 @@
-//! `torpor import`: an engine's archive into a store.
+//! `torpor import`: an engine's archive, or a directory of CRIU's images, into a store.
 
 use std::path::{Path, PathBuf};
 
@@ -6,7 +6,7 @@ use anyhow::Context;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use torpor_archive::Checkpoint;
-use torpor_archive::blueprint;
+use torpor_archive::blueprint::{self, chain};
 use torpor_archive::layout::Description as Container;
 use torpor_archive::source::{self, Limits, Place};
 use torpor_store::lineage::{Program, Publication, Start};
@@ -22,13 +22,14 @@ const MEMORY: usize = 256 << 20;
 /// Memory for the table of what the store has.
 const INDEX: usize = 64 << 20;
 
-/// Keep an engine's archive in a store
+/// Keep an engine's archive, or a directory of CRIU's images, in a store
 ///
 /// Memory is kept by page, and files once: what the store has from other checkpoints takes no room. `torpor export` gives the archive back
-/// bit for bit, compressed in the same way. Other commands look into it as into any checkpoint of the store.
+/// bit for bit, compressed in the same way; or the directory, with those of its parents below it. Other commands look into it as into any
+/// checkpoint of the store.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The archive, compressed or not.
+    /// The archive, compressed or not; or the directory, of which the link `parent` leads to the one of the dump before.
     #[arg(value_name = "ARCHIVE")]
     archive: PathBuf,
     /// The name that it becomes a checkpoint of.
@@ -56,14 +57,15 @@ struct Imported {
 pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     let limits = Limits { unpacked: args.max_unpacked, ..Limits::default() };
     let checkpoint = Checkpoint::new(source::open_with(&Place::Path(args.archive.clone()), &limits, None)?)?;
-    let container = Container::read(&checkpoint)?;
+    // A directory of CRIU's images says nothing about who had the program.
+    let container = if args.archive.is_dir() { None } else { Some(Container::read(&checkpoint)?) };
     let backend = store::backend(&args.store.store)?;
     let credentials =
         store::credentials(args.store.passphrase_file.as_deref(), args.store.key_file.as_deref())?;
     let repository = Repository::open_or_create(backend, &credentials)?;
     let lineage = Lineage::new(&repository, args.name.clone());
     let epoch = lineage.begin(&start(&args.archive)?)?;
-    let kept = keep(args, &limits, &checkpoint, &container, &repository, &epoch);
+    let kept = keep(args, &limits, &checkpoint, container.as_ref(), &repository, &epoch);
     // Whether that went or not: nobody holds the name any more.
     let released = epoch.release();
     let imported = kept?;
@@ -99,7 +101,7 @@ fn keep(
     args: &Args,
     limits: &Limits,
     checkpoint: &Checkpoint,
-    container: &Container,
+    container: Option<&Container>,
     repository: &Repository,
     epoch: &torpor_store::lineage::Epoch,
 ) -> anyhow::Result<Imported> {
@@ -112,15 +114,20 @@ fn keep(
         ..DraftSettings::default()
     };
     let mut draft = repository.draft(settings)?;
-    blueprint::keep(checkpoint, &args.archive, limits, &mut draft)?;
-    let facts = serde_json::json!({
-        "version": 1,
-        "kind": "archive",
-        "torpor": env!("CARGO_PKG_VERSION"),
-        "engine": container.engine,
-        "container": container.name,
-        "image": container.image,
-    });
+    let mut facts = serde_json::json!({ "version": 1, "torpor": env!("CARGO_PKG_VERSION") });
+    match container {
+        Some(container) => {
+            blueprint::keep(checkpoint, &args.archive, limits, &mut draft)?;
+            facts["kind"] = "archive".into();
+            facts["engine"] = serde_json::to_value(container.engine)?;
+            facts["container"] = serde_json::to_value(&container.name)?;
+            facts["image"] = serde_json::to_value(&container.image)?;
+        }
+        None => {
+            chain::keep(checkpoint, &mut draft)?;
+            facts["kind"] = "directory".into();
+        }
+    }
     let generation = epoch.next_generation()?;
     let description = Description {
         name: args.name.to_string(),
@@ -128,13 +135,17 @@ fn keep(
         generation,
         kind: GenerationKind::Running,
         parent: predecessor.as_ref().map(|manifest| manifest.description().generation),
-        created: container.checkpointed.unwrap_or_else(Timestamp::now),
+        created: container.and_then(|container| container.checkpointed).unwrap_or_else(Timestamp::now),
         phases: Vec::new(),
         facts: serde_json::to_vec(&facts)?,
     };
     let finished = draft.finish(description)?;
     let sizes = finished.manifest.sizes();
-    let program = Program { command: None, executable: None, image: container.image.clone() };
+    let program = Program {
+        command: None,
+        executable: None,
+        image: container.and_then(|container| container.image.clone()),
+    };
     epoch.publish(&Publication::new(&finished, program))?;
     let name = args.name.to_string();
     Ok(Imported { name, generation, bytes: sizes.logical, new_bytes: sizes.new })

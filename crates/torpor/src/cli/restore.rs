@@ -1,5 +1,6 @@
 //! `torpor restore`: a directory of CRIU's images as a container of runc's or crun's, or as plain processes.
 
+mod imported;
 mod into;
 
 use std::path::{Path, PathBuf};
@@ -53,6 +54,9 @@ pub(crate) struct Args {
     /// Where images from a store are laid out while they are restored: on a disk, for they are as large as the memory.
     #[arg(long, value_name = "DIR", default_value = "/var/cache/torpor")]
     room: PathBuf,
+    /// The directory of the dump before, where the images of plain processes are on top of one and the link `parent` does not lead there.
+    #[arg(long, value_name = "DIR", conflicts_with = "bundle")]
+    prev_images_dir: Option<PathBuf>,
     /// Let files pass that plain processes had open for writing, and that changed since their checkpoint in a store.
     #[arg(long, conflicts_with = "bundle")]
     changed_files: bool,
@@ -70,6 +74,16 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     let images = std::path::absolute(&args.source)?;
     let surroundings = Surroundings::read()?;
     let staging = surroundings.runtime_dir.join("torpor");
+    let repository;
+    let signs = store::signs(&args.store.store);
+    let from = match args.reference()? {
+        None => None,
+        Some(reference) => {
+            repository = args.store.open()?;
+            let (host, signs) = (surroundings.host, signs.as_deref());
+            Some(Origin { repository: &repository, reference, host, signs, room: &args.room })
+        }
+    };
     let code = match &args.bundle {
         Some(bundle) => {
             let bundle = std::path::absolute(bundle)?;
@@ -94,44 +108,35 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
                 stopped: false,
                 staging: &staging,
             };
-            match args.reference()? {
-                None => restore::container(&low_level(args.runtime.as_deref())?, &wanted)?,
-                Some(reference) => {
-                    let signs = store::signs(&args.store.store);
-                    let from = Origin {
-                        repository: &args.store.open()?,
-                        reference,
-                        host: surroundings.host,
-                        signs: signs.as_deref(),
-                        room: &args.room,
-                    };
-                    stored::from_store(&low_level(args.runtime.as_deref())?, &wanted, &from)?
-                }
+            let runtime = low_level(args.runtime.as_deref())?;
+            match &from {
+                None => restore::container(&runtime, &wanted)?,
+                Some(from) if imported::is_directory(from)? => imported::go_on(from, id, &|images| {
+                    restore::container(&runtime, &Wanted { images, ..wanted.clone() })
+                })?,
+                Some(from) => stored::from_store(&runtime, &wanted, from)?,
             }
         }
         None => {
+            let previous = args.prev_images_dir.as_ref().map(std::path::absolute).transpose()?;
             let wanted = Processes {
                 criu: &criu_bundle::find(args.criu.as_deref())?.program,
                 images: &images,
+                previous: previous.as_deref(),
                 pid_file: args.pid_file.as_deref(),
                 detach: args.detach,
                 external_unix: args.ext_unix_sockets,
                 shell_job: args.shell_job,
                 staging: &staging,
             };
-            match args.reference()? {
+            match &from {
                 None => processes::restore(&wanted)?,
-                Some(reference) => {
-                    let signs = store::signs(&args.store.store);
-                    let from = Origin {
-                        repository: &args.store.open()?,
-                        reference,
-                        host: surroundings.host,
-                        signs: signs.as_deref(),
-                        room: &args.room,
-                    };
-                    processes::generation::from_store(&wanted, &from, args.changed_files)?
+                Some(from) if imported::is_directory(from)? => {
+                    imported::go_on(from, "processes", &|images| {
+                        processes::restore(&Processes { images, previous: None, ..wanted.clone() })
+                    })?
                 }
+                Some(from) => processes::generation::from_store(&wanted, from, args.changed_files)?,
             }
         }
     };

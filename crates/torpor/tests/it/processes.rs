@@ -1,10 +1,14 @@
 //! Plain processes that know nothing of Torpor: checkpointed by their PID, and restored.
 
 use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
+use torpor_criu::image::Limits;
+use torpor_criu::image::pagemap::{Generation, PageFlags, PagemapReader, PagemapWriter};
 
 use crate::dump::Dumped;
 use crate::process::{send, state};
@@ -140,4 +144,90 @@ fn what_cannot_be_checkpointed_is_refused_with_its_reason() {
         assert!(said.contains(reason), "{words:?}: {said}");
     }
     assert!(!counter.path("i").exists());
+}
+
+/// Restores in the foreground, and lets the program end once it has counted on.
+fn goes_on(counter: &Dumped, words: &[&str]) {
+    fs::write(counter.path("count"), "0").unwrap();
+    let mut running = torpor(counter, words).spawn().unwrap();
+    counts_beyond(counter, 3);
+    fs::write(counter.path("end"), "5").unwrap();
+    assert_eq!(running.wait().unwrap().code(), Some(5), "{words:?}");
+    fs::remove_file(counter.path("end")).unwrap();
+}
+
+/// Makes two dumps on top of each other of one: the first has all memory, and the second says of every other range that it is
+/// in the first. Kernels without soft-dirty bits let CRIU make none.
+fn split(images: &Path, first: &Path, second: &Path) {
+    for directory in [first, second] {
+        fs::create_dir(directory).unwrap();
+    }
+    for entry in fs::read_dir(images).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let bytes = fs::read(images.join(&name)).unwrap();
+        let is_memory = name.starts_with("pages-") || name.starts_with("pagemap-");
+        if is_memory || name == "inventory.img" {
+            fs::write(first.join(&name), &bytes).unwrap();
+        }
+        let of_process = name.strip_prefix("pagemap-").is_some_and(|rest| !rest.starts_with("shmem"));
+        if !of_process {
+            if !second.join(&name).exists() {
+                fs::write(second.join(&name), &bytes).unwrap();
+            }
+            continue;
+        }
+        let reader = PagemapReader::new(&bytes[..], Limits::default()).unwrap();
+        let id = reader.pages_id();
+        let pages = fs::read(images.join(format!("pages-{id}.img"))).unwrap();
+        let mut writer = PagemapWriter::new(Vec::new(), id, Generation::Wide, 4096).unwrap();
+        let (mut kept, mut at) = (Vec::new(), 0);
+        for (number, range) in reader.map(Result::unwrap).enumerate() {
+            let length = if range.is_present() { range.pages as usize * 4096 } else { 0 };
+            let in_parent = range.is_present() && number % 2 == 0;
+            if !in_parent {
+                kept.extend_from_slice(&pages[at..at + length]);
+            }
+            let flags = if in_parent { PageFlags::PARENT } else { range.flags };
+            writer.range(range.vaddr, range.pages, flags).unwrap();
+            at += length;
+        }
+        assert!(kept.len() < pages.len());
+        fs::write(second.join(&name), writer.into_inner()).unwrap();
+        fs::write(second.join(format!("pages-{id}.img")), kept).unwrap();
+    }
+}
+
+#[test]
+fn dumps_on_top_of_each_other_are_restored_kept_in_a_store_and_come_back() {
+    let Some(mut counter) = Dumped::start(COUNTER) else { return };
+    counts_beyond(&counter, 3);
+    let images = counter.dump("images");
+    send(counter.pid() as i32, Signal::KILL);
+    counter.reap();
+    split(&images, &counter.path("first"), &counter.path("second"));
+
+    let link = counter.path("second/parent");
+    symlink("../gone", &link).unwrap();
+    let said = refused(&counter, &["restore", "second"]);
+    assert!(said.contains("../gone") && said.contains("--prev-images-dir"), "{said}");
+    goes_on(&counter, &["restore", "second", "--prev-images-dir", "first"]);
+    assert_eq!(fs::read_link(&link).unwrap(), Path::new("../gone"), "what is others' is left alone");
+    fs::remove_file(&link).unwrap();
+    symlink("../first", &link).unwrap();
+    goes_on(&counter, &["restore", "second"]);
+
+    done(&torpor(&counter, &["import", "second", "--name", "jobs/chain"]).output().unwrap());
+    goes_on(&counter, &["restore", "jobs/chain", "--room", "room"]);
+    done(&torpor(&counter, &["export", "jobs/chain@1", "--out", "again"]).output().unwrap());
+    for name in fs::read_dir(counter.path("second")).unwrap().map(|entry| entry.unwrap().file_name()) {
+        if name != "parent" {
+            let [was, is] = ["second", "again"].map(|at| fs::read(counter.path(at).join(&name)).unwrap());
+            assert!(was == is, "{name:?}");
+        }
+    }
+    let pages = |at: &str| fs::read(counter.path(at).join("pages-1.img")).unwrap();
+    assert!(pages("again/parent") == pages("first"));
+    goes_on(&counter, &["restore", "again"]);
+    let said = refused(&counter, &["export", "jobs/chain@1", "--out", "again"]);
+    assert!(said.contains("not empty"), "{said}");
 }
