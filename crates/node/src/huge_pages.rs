@@ -83,7 +83,10 @@ impl Work<'_> {
                     Ok(()) => self.done.gathered += 1,
                     // This mapping wants none, or has changed meanwhile.
                     Err(error) if error.kind() == ErrorKind::InvalidInput => break,
-                    Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Err(error),
+                    // It is gone, or we may not: that takes CAP_SYS_NICE.
+                    Err(error) if matches!(error.raw_os_error(), Some(libc::ESRCH | libc::EPERM)) => {
+                        return Err(error);
+                    }
                     Err(_) => self.done.refused += 1,
                 }
             }

@@ -4,8 +4,12 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::mount::UnmountFlags;
+
+use crate::mounts::Mounts;
 
 /// A directory that is removed with all it holds when it is dropped. Only its owner can look into it: images hold what
 /// was in a program's memory.
@@ -22,12 +26,13 @@ impl Staging {
     /// left there under the same name is removed first.
     ///
     /// # Errors
-    /// Where the place cannot be written.
+    /// Where the place cannot be written, or what that process has started still works there
+    /// ([`ResourceBusy`](io::ErrorKind::ResourceBusy)).
     pub fn create(parent: &Path, name: &str) -> io::Result<Staging> {
         let path = parent.join(name);
-        match std::fs::remove_dir_all(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
+        if path.exists() {
+            await_leaving(&path)?;
+            remove(&path)?;
         }
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path)?;
         let locked = lock(&path).inspect_err(|error| tracing::debug!(%error, "a directory without a lock"));
@@ -63,7 +68,7 @@ fn sweep(parent: &Path, prefix: &str, before: &dyn Fn(&Path)) -> Vec<PathBuf> {
         if is_in_use(&path) {
             continue;
         }
-        match std::fs::remove_dir_all(&path) {
+        match remove(&path) {
             Ok(()) => removed.push(path),
             Err(error) => {
                 tracing::warn!(path = %path.display(), %error, "what was left there cannot be removed")
@@ -92,6 +97,40 @@ fn lock(path: &Path) -> rustix::io::Result<OwnedFd> {
     Ok(directory)
 }
 
+/// How long what an earlier process has started may still work in its directory: then it has ended, or is killed.
+const LEAVING: Duration = Duration::from_secs(5);
+/// How often it is looked whether it still does.
+const PACE: Duration = Duration::from_millis(20);
+
+fn await_leaving(path: &Path) -> io::Result<()> {
+    let since = Instant::now();
+    while is_in_use(path) {
+        if since.elapsed() > LEAVING {
+            return Err(io::Error::new(
+                io::ErrorKind::ResourceBusy,
+                format!("what was started earlier still works in {}", path.display()),
+            ));
+        }
+        std::thread::sleep(PACE);
+    }
+    Ok(())
+}
+
+/// Removes a directory with all it holds. What a CRIU that was killed has mounted in it (it makes the control groups'
+/// file systems appear in its working directory) is taken away before, so that nothing is removed in there.
+fn remove(path: &Path) -> io::Result<()> {
+    let mounts = Mounts::of_process(None).map_err(io::Error::other)?;
+    let canonical = path.canonicalize()?;
+    // The last one is the innermost.
+    for mount in mounts.all().iter().rev().filter(|mount| mount.point.starts_with(&canonical)) {
+        rustix::mount::unmount(&mount.point, UnmountFlags::DETACH)?;
+    }
+    match std::fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// Whether a process but this one has the directory, or something in it, open.
 fn is_in_use(path: &Path) -> bool {
     let own = std::process::id().to_string();
@@ -107,7 +146,7 @@ fn is_in_use(path: &Path) -> bool {
 impl Drop for Staging {
     fn drop(&mut self) {
         if !self.keep
-            && let Err(error) = std::fs::remove_dir_all(&self.path)
+            && let Err(error) = remove(&self.path)
         {
             tracing::warn!(path = %self.path.display(), %error, "cannot remove a staging directory");
         }
@@ -130,6 +169,22 @@ mod tests {
         assert_eq!(std::fs::read_dir(second.path()).unwrap().count(), 0);
         drop(second);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn what_is_mounted_in_it_is_taken_away_and_kept_whole() {
+        let parent = tempfile::tempdir().unwrap();
+        let elsewhere = tempfile::tempdir().unwrap();
+        std::fs::write(elsewhere.path().join("precious"), "x").unwrap();
+        let yard = Staging::create(parent.path(), "images").unwrap().keep().join("yard");
+        std::fs::create_dir(&yard).unwrap();
+        if rustix::mount::mount_bind(elsewhere.path(), &yard).is_err() {
+            eprintln!("left out: this takes CAP_SYS_ADMIN");
+            return;
+        }
+        let again = Staging::create(parent.path(), "images").unwrap();
+        assert_eq!(std::fs::read_dir(again.path()).unwrap().count(), 0);
+        assert!(elsewhere.path().join("precious").exists());
     }
 
     #[test]

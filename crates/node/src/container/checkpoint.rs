@@ -25,6 +25,10 @@ use crate::checkpoint::Order;
 use crate::phase::{Phase, Phases};
 use crate::triggers::Kind;
 
+/// How long what a dump that was cut off has put into a process may take to go.
+const LEAVING: Duration = Duration::from_secs(5);
+/// How often it is looked whether it has.
+const PACE: Duration = Duration::from_millis(20);
 /// How often a checkpoint is tried that fails for something that may have passed.
 const ATTEMPTS: u32 = 4;
 
@@ -168,11 +172,17 @@ impl Job<'_> {
         if status != Status::Running {
             return Err(refused(Obstacle::Status { status }));
         }
-        let sight = Sight::of(self.container)?;
-        let ability = Ability::of(self.container, &sight, self.wishes.tcp, self.wishes.shell_job)?;
-        match ability.obstacles.first() {
-            Some(obstacle) => Err(refused(obstacle.clone())),
-            None => Ok((sight, ability)),
+        let since = Instant::now();
+        loop {
+            let sight = Sight::of(self.container)?;
+            let ability = Ability::of(self.container, &sight, self.wishes.tcp, self.wishes.shell_job)?;
+            match ability.obstacles.first() {
+                None => return Ok((sight, ability)),
+                Some(obstacle) if obstacle.is_of_a_dump() && since.elapsed() < LEAVING => {
+                    std::thread::sleep(PACE);
+                }
+                Some(obstacle) => return Err(refused(obstacle.clone())),
+            }
         }
     }
 

@@ -1,13 +1,14 @@
 //! The check before a container is frozen: what stands in the way of a dump.
 
 use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::fmt;
 use std::path::PathBuf;
 
 use torpor_criu::options::Tcp;
 
 use super::ContainerError;
-use super::dump::Sight;
+use super::dump::{LOG, Sight};
 use super::state::{Container, Status};
 use crate::open_files::{OpenFile, OpenFiles, OpenKind, Place};
 use crate::tcp::{self, Connections};
@@ -89,6 +90,13 @@ impl fmt::Display for Obstacle {
 }
 
 impl Obstacle {
+    /// Whether it is CRIU's own log, which a process has open while it is dumped: after a dump that was cut off, for a
+    /// moment.
+    #[must_use]
+    pub(super) fn is_of_a_dump(&self) -> bool {
+        matches!(self, Obstacle::Outside { path, .. } if path.file_name() == Some(OsStr::new(LOG)))
+    }
+
     /// What to do about it.
     #[must_use]
     pub fn remedy(&self) -> &'static str {
@@ -219,6 +227,13 @@ mod tests {
     fn found(file: &OpenFile) -> Option<String> {
         let mounts = Mounts::parse(b"5 1 0:60 / / rw - overlay overlay rw\n").unwrap();
         of_files([file].into_iter(), &mounts, false).first().map(ToString::to_string)
+    }
+
+    #[test]
+    fn a_log_that_a_dump_put_into_a_process_is_told_from_files_of_the_host() {
+        let outside = |path: &str| Obstacle::Outside { pid: 7, descriptor: 4, path: path.into() };
+        assert!(outside("/run/torpor/container-web/dump.log").is_of_a_dump());
+        assert!(!outside("/var/log/web.log").is_of_a_dump());
     }
 
     #[test]

@@ -287,7 +287,7 @@ fn a_kill_during_a_suspend_or_a_restore_leaves_one_container() {
     std::thread::sleep(Duration::from_millis(120));
     let _ = host.output(&["bash", "-c", "kill -KILL $(pidof torpor)"]);
     restoring.wait().unwrap();
-    std::thread::sleep(Duration::from_millis(500));
+    host.run(&["bash", "-c", "while pidof runc criu > /dev/null; do sleep 0.02; done"]);
     if !runs() {
         host.torpor_quietly(&back);
     }
