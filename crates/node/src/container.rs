@@ -27,6 +27,7 @@ pub mod refusal;
 mod release;
 pub mod restore;
 pub mod route;
+pub mod sandbox;
 pub mod state;
 pub mod stored;
 mod together;

@@ -4,6 +4,7 @@
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod cpuid;
 pub(crate) mod memory;
+pub(crate) mod network;
 pub(crate) mod peer;
 pub(crate) mod probe;
 pub(crate) mod process;

@@ -44,6 +44,8 @@ pub struct Wanted<'a> {
     pub shell_job: bool,
     /// All its processes are left stopped, before their first instruction.
     pub stopped: bool,
+    /// Its connections are closed: nobody whom they led to is there.
+    pub alone: bool,
     /// Where the log is kept while it is made.
     pub staging: &'a Path,
 }
@@ -66,13 +68,14 @@ pub fn container(runtime: &Runtime, wanted: &Wanted<'_>) -> Result<Option<i32>, 
         work: work.path(),
         detach: wanted.detach,
         pid_file: wanted.pid_file,
-        tcp_established: has_connections(wanted.images)?,
+        tcp_established: !wanted.alone && has_connections(wanted.images)?,
         external_unix: wanted.external_unix,
         shell_job: wanted.shell_job,
     };
     let path = wanted.bundle.join("config.json");
     let config = std::fs::read(&path).map_err(ContainerError::place(&path))?;
-    let told = wanted.stopped.then(|| Told::new(runtime, wanted, &path, &config)).transpose()?;
+    let asks = wanted.stopped || wanted.alone;
+    let told = asks.then(|| Told::new(runtime, wanted, &path, &config)).transpose()?;
     let result = runtime.restore(&start);
     drop(told);
     if result.as_ref().map_or(true, Option::is_some) {
@@ -98,7 +101,10 @@ impl<'a> Told<'a> {
     ) -> Result<Told<'a>, ContainerError> {
         let told = wanted.staging.join(format!("criu-{}.conf", wanted.id));
         let afterwards = criu::afterwards(config, criu::usual(runtime.flavor()));
-        let while_restored = [&afterwards[..], b"\nleave-stopped\n"].concat();
+        let mut while_restored = afterwards.clone();
+        for (wanted, line) in [(wanted.stopped, "\nleave-stopped\n"), (wanted.alone, "\ntcp-close\n")] {
+            while_restored.extend_from_slice(if wanted { line.as_bytes() } else { b"" });
+        }
         std::fs::write(&told, while_restored).map_err(ContainerError::place(&told))?;
         let annotated = Annotated::new(path, config, &told).map_err(ContainerError::place(path))?;
         Ok(Told { path: told, afterwards, _annotated: annotated })

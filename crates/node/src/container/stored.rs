@@ -105,7 +105,7 @@ impl<'a> Kept<'a> {
     ///
     /// # Errors
     /// As both.
-    pub(crate) fn all_files_for(&self, bundle: &Path) -> Result<Vec<Files<'a>>, ContainerError> {
+    pub fn all_files_for(&self, bundle: &Path) -> Result<Vec<Files<'a>>, ContainerError> {
         let mut files = vec![self.files_for(&root_of_bundle(bundle)?)?];
         let sources = sources_of_mounts(bundle)?;
         let missing = |at| ContainerError::MissingMounts { bundle: bundle.to_owned(), missing: vec![at] };

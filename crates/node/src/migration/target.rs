@@ -308,6 +308,7 @@ impl Making<'_> {
             external_unix: self.reception.external_unix,
             shell_job: self.reception.shell_job,
             stopped: true,
+            alone: false,
             staging: self.reception.staging,
         };
         container(runtime, &wanted)?;

@@ -2,6 +2,7 @@
 
 mod imported;
 mod into;
+mod sandbox;
 
 use std::path::{Path, PathBuf};
 
@@ -63,6 +64,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     into: into::Args,
     #[command(flatten)]
+    sandbox: sandbox::Args,
+    #[command(flatten)]
     store: store::Args,
 }
 
@@ -70,6 +73,9 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     if args.into.is_given() {
         return into::run(args);
+    }
+    if args.sandbox.sandbox {
+        return sandbox::run(args);
     }
     let images = std::path::absolute(&args.source)?;
     let surroundings = Surroundings::read()?;
@@ -106,6 +112,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
                 external_unix: args.ext_unix_sockets,
                 shell_job: args.shell_job,
                 stopped: false,
+                alone: false,
                 staging: &staging,
             };
             let runtime = low_level(args.runtime.as_deref())?;

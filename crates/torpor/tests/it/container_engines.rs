@@ -2,6 +2,7 @@
 
 mod host;
 mod migration;
+mod sandbox;
 mod stored;
 
 use std::path::Path;

@@ -20,8 +20,12 @@ pub(super) fn is_directory(from: &Origin<'_>) -> anyhow::Result<bool> {
         None => generations.last(),
     };
     let Some(found) = found else { return Ok(false) };
-    let manifest = from.repository.manifest(found.manifest)?;
-    Ok(manifest.images().iter().any(|image| image.name == chain::LISTING))
+    Ok(is_listed(&from.repository.manifest(found.manifest)?))
+}
+
+/// The same of a manifest.
+pub(super) fn is_listed(manifest: &Manifest) -> bool {
+    manifest.images().iter().any(|image| image.name == chain::LISTING)
 }
 
 /// Restores it from the directory that it was, or in part: `make` gets the images.
@@ -39,7 +43,8 @@ pub(super) fn go_on(
     stored::from_layout(from, id, &lay_out, make)
 }
 
-fn rebuild(repository: &Repository, manifest: &Manifest, directory: &Path) -> anyhow::Result<()> {
+/// Lays it out in an empty directory.
+pub(super) fn rebuild(repository: &Repository, manifest: &Manifest, directory: &Path) -> anyhow::Result<()> {
     let checkpoint = Checkpoint::new(Box::new(Stored::open(repository.clone(), manifest)?))?;
     Ok(chain::rebuild(&checkpoint, directory)?)
 }

@@ -152,6 +152,20 @@ impl Host {
         });
     }
 
+    /// Has the bundle's container in the machine's network.
+    pub(super) fn join_network(&self, bundle: &str) {
+        self.edit(bundle, |config| config["linux"]["namespaces"][1]["path"] = "/proc/1/ns/net".into());
+    }
+
+    /// Waits until something is so.
+    pub(super) fn wait_for(&self, mut is: impl FnMut() -> bool) {
+        let until = Instant::now() + LIMIT;
+        while !is() {
+            assert!(Instant::now() < until, "it does not come to pass");
+            std::thread::sleep(PACE);
+        }
+    }
+
     /// Makes the bundle that of a container of a pod, whose volume it has.
     pub(super) fn put_into_pod(&self, bundle: &str, pod: &str, container: &str) {
         self.run(&["mkdir", "-p", &format!("/run/b/{pod}/volume")]);

@@ -1,0 +1,145 @@
+//! `torpor restore --sandbox`: a container to be looked at, which reaches nothing, changes nothing, and stands still.
+
+use std::path::Path;
+
+use torpor_node::config::Surroundings;
+use torpor_node::container::restore::{self, Wanted};
+use torpor_node::container::sandbox::{Sandbox, Volumes};
+use torpor_node::container::stored::Kept;
+use torpor_node::machine::Machine;
+use torpor_node::process_tree;
+use torpor_store::lineage::{Lineage, LineageError};
+use torpor_store::name::Reference;
+use torpor_store::{Manifest, Repository};
+
+use super::{imported, low_level};
+use crate::cli::Exit;
+use crate::cli::failure::Failure;
+
+/// Flags of looking at a container.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "For a look")]
+#[group(skip)]
+pub(super) struct Args {
+    /// Restore the container to look at it: stopped, with no network, and with its root and volumes so that what is written goes nowhere.
+    /// Any generation can be looked at, any number of times.
+    #[arg(long, requires = "bundle")]
+    pub(super) sandbox: bool,
+    /// What is in its volumes.
+    #[arg(long, value_name = "WORD", default_value = "unchanged", requires = "sandbox")]
+    volumes: Word,
+}
+
+/// What is in its volumes.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Word {
+    /// What is in them now; it stays as it is.
+    Unchanged,
+    /// Nothing.
+    Empty,
+}
+
+/// Restores it, and tells how to look at it.
+pub(super) fn run(args: &super::Args) -> anyhow::Result<Exit> {
+    let Some(bundle) = &args.bundle else {
+        let message = "a sandbox is made from a container's bundle";
+        return Err(Failure::new(Exit::Usage, message, "name it with --bundle").into());
+    };
+    let bundle = std::path::absolute(bundle)?;
+    let id = match (&args.id, bundle.file_name().and_then(|name| name.to_str())) {
+        (Some(id), _) => id.clone(),
+        (None, Some(name)) => format!("{name}-sandbox"),
+        (None, None) => {
+            return Err(Failure::new(Exit::Usage, "the container has no ID", "give one with --id").into());
+        }
+    };
+    let runtime = low_level(args.runtime.as_deref())?;
+    let staging = Surroundings::read()?.runtime_dir.join("torpor");
+    let place = Sandbox::room(&args.room, &id)?;
+    let repository;
+    let manifest;
+    let mut kept = None;
+    let images = match args.reference()? {
+        None => std::path::absolute(&args.source)?,
+        Some(reference) => {
+            repository = args.store.open()?;
+            manifest = generation(&repository, &reference)?;
+            if imported::is_listed(&manifest) {
+                imported::rebuild(&repository, &manifest, place.path())?;
+            } else {
+                let found = Kept::new(&repository, &manifest)?;
+                found.check(&Machine::read())?;
+                found.images_into(place.path())?;
+                kept = Some(found);
+            }
+            place.path().to_owned()
+        }
+    };
+    let volumes = match args.sandbox.volumes {
+        Word::Unchanged => Volumes::Unchanged,
+        Word::Empty => Volumes::Empty,
+    };
+    let sandbox = Sandbox::new(&bundle, &id, volumes, &staging)?;
+    if let Some(kept) = kept {
+        for mut files in kept.all_files_for(sandbox.bundle())? {
+            files.put()?;
+        }
+    }
+    let own_pid_file = sandbox.bundle().join("pid");
+    restore::container(
+        &runtime,
+        &Wanted {
+            id: &id,
+            bundle: sandbox.bundle(),
+            root: args.runtime_root.as_deref(),
+            images: &images,
+            detach: true,
+            pid_file: Some(&own_pid_file),
+            external_unix: args.ext_unix_sockets,
+            shell_job: args.shell_job,
+            stopped: true,
+            alone: true,
+            staging: &staging,
+        },
+    )?;
+    let text = std::fs::read_to_string(&own_pid_file)?;
+    if let Some(path) = &args.pid_file {
+        std::fs::write(path, &text)?;
+    }
+    tell(&id, runtime.program(), text.trim().parse()?);
+    Ok(Exit::Success)
+}
+
+/// A generation by its name, whatever became of it.
+fn generation(repository: &Repository, reference: &Reference) -> anyhow::Result<Manifest> {
+    let record = Lineage::new(repository, reference.name.clone()).record()?;
+    let record = record.ok_or_else(|| LineageError::NoSuchName { name: reference.name.clone() })?;
+    let found = match reference.generation {
+        Some(number) => record.generations.iter().find(|one| one.number == number),
+        None => record.generations.last(),
+    };
+    let Some(found) = found else {
+        let message = format!("there is no checkpoint {reference}");
+        return Err(Failure::new(Exit::NotFound, message, "see `torpor ls`").into());
+    };
+    Ok(repository.manifest(found.manifest)?)
+}
+
+fn tell(id: &str, runtime: &Path, root: i32) {
+    println!("container {id} is there and stands still, in a sandbox");
+    println!("{:>10} {:>8}  COMMAND", "PID", "INSIDE");
+    let all = process_tree::of(root);
+    for pid in &all {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let inside = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+        let inside = inside.and_then(|line| line.split_ascii_whitespace().last()).unwrap_or("?").to_owned();
+        let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let command = String::from_utf8_lossy(&command).replace('\0', " ");
+        println!("{pid:>10} {inside:>8}  {}", crate::cli::output::plain(command.trim()));
+    }
+    let pids: Vec<String> = all.iter().map(ToString::to_string).collect();
+    println!("look at it:    gdb --pid {root}");
+    println!("its files:     nsenter --target {root} --mount --net --uts --ipc");
+    println!("let it go on:  kill -CONT {}", pids.join(" "));
+    println!("end it:        {} delete --force {id}", runtime.display());
+}
