@@ -5,6 +5,7 @@
 
 use std::net::IpAddr;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::launch::Namespaces;
@@ -97,6 +98,31 @@ pub enum FactsError {
     /// It is no such document.
     #[error("the facts of the checkpoint cannot be read")]
     Unreadable(#[from] serde_json::Error),
+}
+
+/// Reads a document of a `kind` in its newest known `version`; none where it is about something else.
+///
+/// # Errors
+/// A newer release wrote it, or it is broken.
+pub(crate) fn of_kind<T: DeserializeOwned>(
+    document: &[u8],
+    kind: &str,
+    version: u32,
+) -> Result<Option<T>, FactsError> {
+    #[derive(Deserialize)]
+    struct Head {
+        version: u32,
+        #[serde(default)]
+        kind: Option<String>,
+    }
+    let head: Head = serde_json::from_slice(document)?;
+    match head.kind {
+        Some(found) if found == kind && head.version > version => {
+            Err(FactsError::TooNew { found: head.version })
+        }
+        Some(found) if found == kind => Ok(Some(serde_json::from_slice(document)?)),
+        _ => Ok(None),
+    }
 }
 
 impl Facts {

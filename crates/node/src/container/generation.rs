@@ -19,7 +19,7 @@ use super::obstacle::Ability;
 use super::publication::{self, IntoStore};
 use super::state::{Container, Engine as By, Flavor, PodPlace};
 use crate::checkpoint::Order;
-use crate::facts::FactsError;
+use crate::facts::{self, FactsError};
 use crate::files::upper::Layer;
 use crate::machine::Machine;
 use crate::open_files::OpenFiles;
@@ -106,18 +106,7 @@ impl Facts {
     /// # Errors
     /// A newer release wrote it, or it is broken.
     pub fn parse(document: &[u8]) -> Result<Option<Facts>, FactsError> {
-        #[derive(Deserialize)]
-        struct Head {
-            version: u32,
-            #[serde(default)]
-            kind: Option<String>,
-        }
-        let Head { version: found, kind } = serde_json::from_slice(document)?;
-        match kind.as_deref() {
-            Some(KIND) if found > VERSION => Err(FactsError::TooNew { found }),
-            Some(KIND) => Ok(Some(serde_json::from_slice(document)?)),
-            _ => Ok(None),
-        }
+        facts::of_kind(document, KIND, VERSION)
     }
 }
 

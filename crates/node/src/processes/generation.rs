@@ -14,7 +14,7 @@ use crate::container::generation::{Destination, Process, Stored};
 use crate::container::publication::{self, IntoStore};
 use crate::container::stored::{Origin, attempt, go_on, images_into, never_ended, offered};
 use crate::container::{ContainerError, Lease, Taker};
-use crate::facts::FactsError;
+use crate::facts::{self, FactsError};
 use crate::machine::Machine;
 use crate::mounts::MountPlan;
 use crate::open_files::OpenFiles;
@@ -57,18 +57,7 @@ impl Facts {
     /// # Errors
     /// A newer release wrote it, or it is broken.
     pub fn parse(document: &[u8]) -> Result<Option<Facts>, FactsError> {
-        #[derive(Deserialize)]
-        struct Head {
-            version: u32,
-            #[serde(default)]
-            kind: Option<String>,
-        }
-        let Head { version: found, kind } = serde_json::from_slice(document)?;
-        match kind.as_deref() {
-            Some(KIND) if found > VERSION => Err(FactsError::TooNew { found }),
-            Some(KIND) => Ok(Some(serde_json::from_slice(document)?)),
-            _ => Ok(None),
-        }
+        facts::of_kind(document, KIND, VERSION)
     }
 }
 

@@ -92,11 +92,15 @@ fn made(outcome: Outcome) -> Result<Made, Failure> {
 
 fn told(made: &Made) -> String {
     let what = if made.suspended { "the program is suspended" } else { "the program runs on" };
-    let mut text = format!("{}@{} committed; {what}\n", made.name, made.generation);
-    for Took { phase, milliseconds } in &made.phases {
-        text.push_str(&format!("  {phase:<8} {milliseconds:>9.1} ms\n"));
-    }
-    text
+    format!("{}@{} committed; {what}\n{}", made.name, made.generation, times(None, &made.phases))
+}
+
+/// How long it stood still, and how long each phase took.
+pub(super) fn times(frozen_milliseconds: Option<f64>, phases: &[Took]) -> String {
+    let frozen = frozen_milliseconds.iter().map(|frozen| format!("  frozen   {frozen:>9.1} ms\n"));
+    let phases =
+        phases.iter().map(|Took { phase, milliseconds }| format!("  {phase:<8} {milliseconds:>9.1} ms\n"));
+    frozen.chain(phases).collect()
 }
 
 #[cfg(test)]

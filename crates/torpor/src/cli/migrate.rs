@@ -19,7 +19,7 @@ use torpor_node::migration::source::Move;
 use torpor_store::Repository;
 use torpor_store::name::Name;
 
-use super::checkpoint::{Connections, Took, clean_up, milliseconds, reference, took};
+use super::checkpoint::{Connections, Took, clean_up, milliseconds, reference, times, took};
 use super::failure::Failure;
 use super::{Exit, output, store};
 
@@ -266,20 +266,14 @@ fn made(container: &Container, to: String, done: Done) -> Moved {
 
 fn told(moved: &Moved) -> String {
     let Moved { container, to, .. } = moved;
-    let mut text = match (&moved.checkpoint, moved.pid) {
+    let what = match (&moved.checkpoint, moved.pid) {
         (Some(checkpoint), _) => format!(
             "container {container} has ended here; it goes on with: torpor restore {checkpoint} --store {to} --bundle DIR --detach\n"
         ),
         (None, Some(pid)) => format!("container {container} runs on {to}, as process {pid}\n"),
         (None, None) => format!("container {container} is at {to}\n"),
     };
-    if let Some(frozen) = moved.frozen_milliseconds {
-        text.push_str(&format!("  frozen   {frozen:>9.1} ms\n"));
-    }
-    for Took { phase, milliseconds } in &moved.phases {
-        text.push_str(&format!("  {phase:<8} {milliseconds:>9.1} ms\n"));
-    }
-    text
+    what + &times(moved.frozen_milliseconds, &moved.phases)
 }
 
 #[cfg(test)]

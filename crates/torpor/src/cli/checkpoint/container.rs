@@ -25,7 +25,7 @@ use torpor_node::phase::Phase;
 use torpor_node::{budget, criu_bundle};
 use torpor_store::{Credentials, LocalBackend, Repository};
 
-use super::{Took, engine};
+use super::{Took, engine, times};
 use crate::cli::Exit;
 use crate::cli::failure::Failure;
 use crate::cli::{convert, store};
@@ -444,14 +444,7 @@ pub(super) fn told(made: &Made) -> String {
         (None, Some(pid)) => format!("process {pid}"),
         (None, None) => "it".to_owned(),
     };
-    let mut text = format!("{}: {of} {what}\n", made.checkpoint);
-    if let Some(frozen) = made.frozen_milliseconds {
-        text.push_str(&format!("  frozen   {frozen:>9.1} ms\n"));
-    }
-    for Took { phase, milliseconds } in &made.phases {
-        text.push_str(&format!("  {phase:<8} {milliseconds:>9.1} ms\n"));
-    }
-    text
+    format!("{}: {of} {what}\n{}", made.checkpoint, times(made.frozen_milliseconds, &made.phases))
 }
 
 #[cfg(test)]
