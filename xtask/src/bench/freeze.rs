@@ -76,7 +76,7 @@ struct Measurement {
     /// What Torpor was allowed to add to memory, in bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     budget: Option<u64>,
-    /// The most it added at one moment.
+    /// The most it added at one moment, in a run that is not timed.
     #[serde(skip_serializing_if = "Option::is_none")]
     added: Option<Added>,
 }
@@ -108,20 +108,26 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let mut measured = Vec::new();
     for mib in &args.sizes {
         chore::step(&format!("{mib} MiB, {} runs of each, taking turns", args.shared.runs));
-        for run in 1..=args.shared.runs {
-            for way in &ways {
-                let measurement = measure(&tools, *mib, *way, run, &args.tmpfs)?;
-                let added = measurement.added.map_or(String::new(), |added| {
+        // Looking at memory takes processor time from what is timed, so it has runs of its own.
+        let turns = (1..=args.shared.runs).flat_map(|run| {
+            let timed = ways.iter().map(move |way| (run, *way, false));
+            timed.chain(ways.iter().filter(|way| way.is_torpor()).map(move |way| (run, *way, true)))
+        });
+        for (run, way, looks) in turns {
+            let measurement = measure(&tools, *mib, way, run, looks, &args.tmpfs)?;
+            let told = measurement.added.map_or_else(
+                || format!("frozen {:>8.1} ms", measurement.frozen_ms),
+                |added| {
                     let mib = |bytes: u64| bytes as f64 / MIB;
                     let parts = [added.all, added.processes, added.sockets, added.pipes].map(mib);
                     format!(
-                        "  added {:.1} M ({:.1} processes, {:.1} sockets, {:.1} pipes)",
+                        "added {:.1} M ({:.1} processes, {:.1} sockets, {:.1} pipes)",
                         parts[0], parts[1], parts[2], parts[3]
                     )
-                });
-                eprintln!("    {run}  {:<30} frozen {:>8.1} ms{added}", way.title(), measurement.frozen_ms);
-                measured.push(measurement);
-            }
+                },
+            );
+            eprintln!("    {run}  {:<30} {told}", way.title());
+            measured.push(measurement);
         }
     }
     table(&measured, &args.sizes, &ways);
@@ -129,7 +135,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     figures::conclude("freeze", &measured, &figures, args.shared.check)
 }
 
-fn measure(tools: &Tools, mib: u32, way: Way, run: u32, tmpfs: &Path) -> Result<Measurement> {
+fn measure(tools: &Tools, mib: u32, way: Way, run: u32, looks: bool, tmpfs: &Path) -> Result<Measurement> {
     let place = match way {
         Way::CriuToTmpfs => tmpfs.join(format!("torpor-bench-{}", std::process::id())),
         _ => tools.directory.join("checkpoint"),
@@ -146,9 +152,9 @@ fn measure(tools: &Tools, mib: u32, way: Way, run: u32, tmpfs: &Path) -> Result<
         let under =
             Under::Torpor { store: &place, name: "bench/heartbeat", options: &options, small_buffers };
         let mut subject = Subject::start(tools, mib, under)?;
-        let memory = memory::Watch::begin();
+        let memory = looks.then(memory::Watch::begin);
         let watched = subject.watch(|| subject::torpor_checkpoint(tools, "bench/heartbeat"));
-        added = Some(memory.finish()?.into());
+        added = memory.map(memory::Watch::finish).transpose()?.map(Added::from);
         watched?
     } else {
         let mut subject = Subject::start(tools, mib, Under::Nothing)?;
@@ -187,9 +193,16 @@ impl Drop for SendBufferLimit {
     }
 }
 
+/// The median of the timed runs.
 fn of(measured: &[Measurement], mib: u32, way: Way, value: impl Fn(&Measurement) -> f64) -> f64 {
-    let values: Vec<_> = measured.iter().filter(|one| one.mib == mib && one.way == way).map(value).collect();
-    median(&values)
+    let timed = measured.iter().filter(|one| one.mib == mib && one.way == way && one.added.is_none());
+    median(&timed.map(value).collect::<Vec<_>>())
+}
+
+/// The most that was added in runs in which memory was looked at, and the budget, in bytes.
+fn most_added(measured: &[Measurement], mib: u32, way: Way) -> Option<(u64, u64)> {
+    let of_way = measured.iter().filter(|one| one.mib == mib && one.way == way);
+    of_way.filter_map(|one| Some((one.added?.all, one.budget?))).max()
 }
 
 fn table(measured: &[Measurement], sizes: &[u32], ways: &[Way]) {
@@ -199,13 +212,9 @@ fn table(measured: &[Measurement], sizes: &[u32], ways: &[Way]) {
     );
     for mib in sizes {
         for way in ways {
-            let of_added = |value: fn(&Measurement) -> Option<u64>| {
-                of(measured, *mib, *way, |one| value(one).map_or(f64::NAN, |bytes| bytes as f64)) / MIB
-            };
-            let (added, budget) =
-                (of_added(|one| one.added.map(|added| added.all)), of_added(|one| one.budget));
-            let added =
-                if budget.is_nan() { String::new() } else { format!("{added:>8.1} / {budget:>4.0} M") };
+            let added = most_added(measured, *mib, *way).map_or(String::new(), |(added, budget)| {
+                format!("{:>8.1} / {:>4.0} M", added as f64 / MIB, budget as f64 / MIB)
+            });
             println!(
                 "  {mib:>4} M  {:<30} {:>8.1} ms {:>8.1} ms {:>8.1} M {added:>18}",
                 way.title(),
@@ -254,9 +263,8 @@ fn figures(measured: &[Measurement]) -> Vec<Figure> {
 /// does not hold.
 fn memory_figures(measured: &[Measurement], mib: u32) -> impl Iterator<Item = Figure> {
     Way::ALL.into_iter().filter_map(move |way| {
-        let of_way = measured.iter().filter(|one| one.mib == mib && one.way == way);
-        let ratio =
-            of_way.filter_map(|one| Some(one.added?.all as f64 / one.budget? as f64)).reduce(f64::max)?;
+        let (added, budget) = most_added(measured, mib, way)?;
+        let ratio = added as f64 / budget as f64;
         let title = format!("{mib} MiB: memory added / budget, {}", way.title());
         Some(Figure { title, ratio, limit: Some(1.0) })
     })
@@ -268,7 +276,7 @@ mod tests {
 
     #[test]
     fn promises_bind_at_one_gibibyte() {
-        let measurement = |mib, way: Way, frozen_ms| Measurement {
+        let run = |mib, way: Way, frozen_ms, added| Measurement {
             mib,
             way,
             run: 1,
@@ -276,8 +284,11 @@ mod tests {
             total_ms: frozen_ms,
             bytes: 0,
             budget: way.is_torpor().then_some(64),
-            added: way.is_torpor().then_some(Added { all: 60, processes: 60, sockets: 0, pipes: 0 }),
+            added,
         };
+        let measurement = |mib, way, frozen_ms| run(mib, way, frozen_ms, None);
+        let looked_at =
+            |mib, way| run(mib, way, 9000.0, Some(Added { all: 60, processes: 60, sockets: 0, pipes: 0 }));
         let measured: Vec<_> = [64, 1024]
             .into_iter()
             .flat_map(|mib| {
@@ -286,6 +297,8 @@ mod tests {
                     measurement(mib, Way::CriuToTmpfs, 500.0),
                     measurement(mib, Way::Torpor, 200.0),
                     measurement(mib, Way::TorporSmall, 700.0),
+                    looked_at(mib, Way::Torpor),
+                    looked_at(mib, Way::TorporSmall),
                 ]
             })
             .collect();
