@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 pub struct Program {
     command: Vec<OsString>,
     subject: PathBuf,
+    plugins: Option<PathBuf>,
 }
 
 impl Program {
@@ -15,7 +16,7 @@ impl Program {
     #[must_use]
     pub fn new(path: impl Into<PathBuf>) -> Self {
         let path = path.into();
-        Self { command: vec![path.clone().into()], subject: path }
+        Self { command: vec![path.clone().into()], subject: path, plugins: None }
     }
 
     /// A CRIU of its own under `prefix`, with the libraries and the loader it was built for: the layout of the
@@ -28,7 +29,19 @@ impl Program {
         let criu = prefix.join("usr/sbin/criu");
         let command =
             vec![loader.into(), "--library-path".into(), libraries.into(), criu.clone().into_os_string()];
-        Self { command, subject: criu }
+        Self { command, subject: criu, plugins: None }
+    }
+
+    /// With plugins from a directory, where a session names no other. Plugins run with CRIU's privileges.
+    #[must_use]
+    pub fn with_plugins(self, directory: impl Into<PathBuf>) -> Self {
+        Self { plugins: Some(directory.into()), ..self }
+    }
+
+    /// Where it may load plugins from; none when unset.
+    #[must_use]
+    pub fn plugins(&self) -> Option<&Path> {
+        self.plugins.as_deref()
     }
 
     /// The file that is CRIU itself, for messages and checks.

@@ -6,6 +6,7 @@
 
 pub mod adoption;
 pub mod archive;
+mod by_runtime;
 pub mod carry;
 pub mod checkpoint;
 pub mod cri;
@@ -28,6 +29,7 @@ mod release;
 pub mod restore;
 pub mod route;
 pub mod sandbox;
+mod snapshot;
 pub mod state;
 pub mod stored;
 mod together;

@@ -22,7 +22,7 @@ pub const SUBCOMMAND: &str = "guard";
 
 /// How long CRIU may take to roll back by itself. Together with the rest it stays below the five seconds after which a
 /// program must run again.
-const ROLL_BACK: Duration = Duration::from_secs(3);
+const ROLL_BACK: Duration = Duration::from_secs(2);
 /// How often a guard looks whether CRIU has ended.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -195,7 +195,7 @@ pub enum Outcome {
 }
 
 /// Waits for CRIU's end, and brings it about where it takes too long. Returns whether it ended by itself.
-fn end_of(criu: i32) -> bool {
+pub(crate) fn end_of(criu: i32) -> bool {
     let until = Instant::now() + ROLL_BACK;
     while Instant::now() < until {
         if process_tree::state(criu).is_none_or(|state| state == 'Z') {

@@ -1,5 +1,6 @@
 //! Freeze and restore programs on this machine.
 
+pub mod accelerator;
 pub mod addresses;
 pub mod budget;
 pub mod capabilities;
@@ -32,7 +33,9 @@ pub mod node_state;
 pub mod oci_runtime;
 pub mod open_files;
 pub mod outlook;
+pub mod permit;
 pub mod phase;
+pub mod pod_annotations;
 pub mod precopy;
 pub mod privileges;
 pub mod process_tree;

@@ -13,14 +13,18 @@ pub mod command_line;
 mod create;
 pub mod criu;
 pub mod decision;
+mod early_end;
 mod error;
 pub mod fit;
 pub mod history;
+pub mod hooks;
 pub mod images;
+mod kept_log;
 pub mod log;
 pub mod projections;
 pub mod real;
 pub mod record;
+mod remains;
 pub mod settings;
 mod stored;
 pub(crate) mod wake;
@@ -28,6 +32,7 @@ pub(crate) mod wake;
 use std::ffi::OsString;
 use std::path::Path;
 
+pub use early_end::Origin;
 pub use error::RuntimeError;
 
 use command_line::{Command, CommandLine};
@@ -66,6 +71,11 @@ impl Call<'_> {
 /// runtime.
 #[must_use]
 pub fn run(words: &[OsString]) -> u8 {
+    if let [word, directory] = words
+        && word == early_end::WORD
+    {
+        return early_end::stand(directory).map_or(FAILED, |()| 0);
+    }
     let line = CommandLine::parse(words);
     match act(&line, words) {
         Ok(code) => code,
@@ -96,9 +106,16 @@ fn own(call: &Call<'_>) -> Result<Option<u8>, RuntimeError> {
     };
     let place = call.record(id);
     if !place.directory().exists() {
+        if matches!(new, Command::Delete { .. }) {
+            // As good a moment as any to look after what others left.
+            call.sweep();
+        }
         return Ok(None);
     }
     let record = place.read().map_err(RuntimeError::place(place.directory()))?;
+    if matches!(new, Command::Kill { .. } | Command::Delete { .. }) {
+        early_end::is_wanted(&place);
+    }
     match (new, record) {
         (Command::Delete { .. }, _) => wake::delete(call, id).map(Some),
         (Command::Start { .. }, Some(mut record)) if record.stage == Stage::Created => {

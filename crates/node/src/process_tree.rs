@@ -50,6 +50,20 @@ pub fn started(pid: i32) -> Option<u64> {
     after_name(&stat)?.split_ascii_whitespace().nth(19)?.parse().ok()
 }
 
+/// How a process ended that nobody has waited for yet, as a wait status. None where it runs, is gone, or may not be looked at.
+#[must_use]
+pub fn exit_status(pid: i32) -> Option<i32> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    exit_status_in(&stat)
+}
+
+fn exit_status_in(stat: &str) -> Option<i32> {
+    let fields: Vec<&str> = after_name(stat)?.split_ascii_whitespace().collect();
+    // The state is the third field, and the status the 52nd (proc_pid_stat(5)).
+    fields.first().filter(|state| **state == "Z")?;
+    fields.get(49)?.parse().ok()
+}
+
 /// Bytes of memory of a process that are in use and not shared with a file: what a capture has to copy at most. None
 /// where it is gone.
 #[must_use]

@@ -118,7 +118,7 @@ fn await_leaving(path: &Path) -> io::Result<()> {
 
 /// Removes a directory with all it holds. What a CRIU that was killed has mounted in it (it makes the control groups'
 /// file systems appear in its working directory) is taken away before, so that nothing is removed in there.
-fn remove(path: &Path) -> io::Result<()> {
+pub(crate) fn remove(path: &Path) -> io::Result<()> {
     let mounts = Mounts::of_process(None).map_err(io::Error::other)?;
     let canonical = path.canonicalize()?;
     // The last one is the innermost.

@@ -6,6 +6,7 @@ pub(crate) mod cpuid;
 pub(crate) mod memory;
 pub(crate) mod network;
 pub(crate) mod peer;
+pub(crate) mod pidfd;
 pub(crate) mod probe;
 pub(crate) mod process;
 pub(crate) mod tcp_repair;

@@ -19,6 +19,7 @@ mod offer;
 pub(crate) mod record;
 #[cfg(test)]
 mod shared;
+mod signed;
 #[cfg(test)]
 mod story;
 mod transition;
@@ -34,6 +35,7 @@ pub use record::{
     Attempt, Generation, Holder, MAX_BYTES, MAX_GENERATIONS, Outcome, Program, Progress, Record, RecordError,
     State, VERSION,
 };
+pub use signed::Signed;
 pub use transition::{ATTEMPTS, Closed, Ending, Publication, SETTLE, Start};
 
 use crate::backend::{BackendError, Tag};
@@ -131,6 +133,20 @@ impl Lineage {
     /// [`LineageError::NoSuchName`], [`LineageError::NoSuchGeneration`], or where the store fails.
     pub fn pin(&self, number: u64, pinned: bool) -> Result<(), LineageError> {
         self.change(false, |record, _| record.pin(number, pinned))
+    }
+
+    /// Keeps a signed statement about a generation.
+    ///
+    /// # Errors
+    /// [`LineageError::NoSuchName`], [`LineageError::NoSuchGeneration`], or where the store fails.
+    pub fn keep_signed(&self, number: u64, signed: &Signed) -> Result<(), LineageError> {
+        self.change(false, |record, _| record.keep_signed(number, signed))
+    }
+
+    /// An epoch that another process began, for a last word on it. It is no longer renewed.
+    #[must_use]
+    pub fn epoch(&self, number: u64) -> Epoch {
+        Epoch { lineage: self.clone(), number, lease: SignedDuration::ZERO }
     }
 
     /// Takes generations out of the record; their manifests and data stay until they are collected.

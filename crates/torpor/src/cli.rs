@@ -41,6 +41,7 @@ mod restore;
 mod rm;
 mod run;
 mod show;
+mod sign;
 mod store;
 mod target;
 mod tree;
@@ -78,6 +79,7 @@ enum Command {
     Ls(ls::Args),
     Show(show::Args),
     Pin(pin::Args),
+    Sign(sign::Args),
     Rm(rm::Args),
     Prune(prune::Args),
     Gc(gc::Args),
@@ -116,6 +118,7 @@ impl Command {
             Command::Ls(args) => ls::run(&args),
             Command::Show(args) => show::run(&args),
             Command::Pin(args) => pin::run(&args),
+            Command::Sign(args) => sign::run(&args),
             Command::Rm(args) => rm::run(&args),
             Command::Prune(args) => prune::run(&args),
             Command::Gc(args) => gc::run(&args),

@@ -137,6 +137,8 @@ pub(super) fn start(program: &Program, settings: Spawn) -> Result<(Process, Owne
     let mut arguments = settings.arguments(program);
     arguments[0] = look_up(Path::new(&arguments[0]))?.into_os_string();
     let arguments = arguments.into_iter().map(text).collect::<Result<Vec<_>, _>>()?;
+    let plugins = settings.plugins.or_else(|| program.plugins().map(Path::to_owned));
+    let settings = Spawn { plugins, ..settings };
     let environment = settings.environment().into_iter().map(text).collect::<Result<Vec<_>, _>>()?;
 
     let socket = |errno: rustix::io::Errno| step("make its socket", errno.into());

@@ -11,13 +11,13 @@ use torpor_criu::diagnosis::{self, Operation};
 use torpor_criu::log::Log;
 use torpor_criu::options::Tcp;
 
-use super::ContainerError;
 use super::cri::{Cri, CriError};
 use super::dump::Sight;
 use super::kubelet::{Kubelet, KubeletError};
 use super::obstacle::{Ability, Obstacle};
 use super::refusal::Refusal;
 use super::state::{Container, PodPlace, Status};
+use super::{ContainerError, directory};
 
 /// Where the kubelet puts archives.
 pub const KUBELETS: &str = "/var/lib/kubelet/checkpoints";
@@ -112,6 +112,42 @@ pub fn by_cri(
     placement: Placement,
     timeout: Option<Duration>,
 ) -> Result<PathBuf, ContainerError> {
+    check(container)?;
+    let made = cri.checkpoint(&container.id, placement.partial(), timeout);
+    if made.is_err() {
+        goes_on(container);
+    }
+    made.map_err(with_log)?;
+    placement.finish()
+}
+
+/// Has the runtime make a checkpoint of a pod's containers through its CRI, in the directory `wanted`, which is not there yet or empty.
+/// They run on.
+///
+/// # Errors
+/// It does not: the containers run on then, too, and nothing stays.
+pub fn pod_by_cri(
+    cri: &Cri,
+    containers: &[Container],
+    wanted: &Path,
+    timeout: Option<Duration>,
+) -> Result<(), ContainerError> {
+    containers.iter().try_for_each(check)?;
+    let sandbox = containers.iter().find_map(Container::sandbox).unwrap_or_default();
+    let ids: Vec<&str> = containers.iter().map(|container| container.id.as_str()).collect();
+    let partial = directory::partial(wanted)?;
+    let made = cri.checkpoint_pod(sandbox, &ids, partial.path(), timeout);
+    if made.is_err() {
+        containers.iter().for_each(goes_on);
+    }
+    made.map_err(with_log)?;
+    std::fs::rename(partial.path(), wanted).map_err(ContainerError::place(wanted))?;
+    partial.keep();
+    Ok(())
+}
+
+/// Refuses a container that stands in the way of its own checkpoint.
+fn check(container: &Container) -> Result<(), ContainerError> {
     let refused = |obstacle| ContainerError::Obstacle { id: container.id.clone(), obstacle };
     let status = container.status();
     if status != Status::Running {
@@ -120,23 +156,23 @@ pub fn by_cri(
     let sight = Sight::of(container)?;
     // Whether connections are taken is for the runtime's configuration of CRIU to say.
     let ability = Ability::of(container, &sight, Tcp::Established, false)?;
-    if let Some(obstacle) = ability.obstacles.first() {
-        return Err(refused(obstacle.clone()));
+    match ability.obstacles.first() {
+        Some(obstacle) => Err(refused(obstacle.clone())),
+        None => Ok(()),
     }
-    let made = cri.checkpoint(&container.id, placement.partial(), timeout);
-    if made.is_err() {
-        let until = Instant::now() + GO_ON;
-        while container.status() == Status::Paused && Instant::now() < until {
-            std::thread::sleep(LOOK);
-        }
-        if container.status() == Status::Paused
-            && let Some(Err(error)) = container.freezer.as_ref().map(|freezer| freezer.thaw())
-        {
-            tracing::error!(%error, "the runtime left the container frozen, and it cannot be thawed");
-        }
+}
+
+/// Lets a container go on that its runtime has left frozen.
+fn goes_on(container: &Container) {
+    let until = Instant::now() + GO_ON;
+    while container.status() == Status::Paused && Instant::now() < until {
+        std::thread::sleep(LOOK);
     }
-    made.map_err(with_log)?;
-    placement.finish()
+    if container.status() == Status::Paused
+        && let Some(Err(error)) = container.freezer.as_ref().map(|freezer| freezer.thaw())
+    {
+        tracing::error!(%error, "the runtime left the container frozen, and it cannot be thawed");
+    }
 }
 
 /// Has the kubelet of this or another node make an archive. The container runs on. Returns where it is on its node.

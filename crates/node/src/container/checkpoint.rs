@@ -14,13 +14,13 @@ use torpor_criu::program::Program;
 use torpor_store::Manifest;
 
 use super::ContainerError;
-use super::directory::{IntoDirectory, make_durable, partial, room};
+use super::directory::{IntoDirectory, partial};
 use super::dump::{self, DESCRIPTORS, Sight, Wishes};
 use super::freeze::Tree;
 use super::obstacle::{Ability, Obstacle};
-use super::route::Runtime;
 use super::state::{Container, Status};
 use super::together::Together;
+use crate::accelerator::Plugins;
 use crate::checkpoint::Order;
 use crate::phase::{Phase, Phases};
 use crate::triggers::Kind;
@@ -99,25 +99,6 @@ impl Job<'_> {
         into.make(directory, partial, phases)
     }
 
-    /// Has the container's runtime make it, by its own command.
-    ///
-    /// # Errors
-    /// As [`into_directory`](Self::into_directory).
-    pub fn by_runtime(&self, runtime: &Runtime, directory: &Path) -> Result<Done, ContainerError> {
-        let mut phases = Phases::begin(Phase::Check);
-        let _lock = self.lock()?;
-        let partial = partial(directory)?;
-        let (_, ability) = self.check()?;
-        room(partial.path(), ability.memory)?;
-        phases.enter(Phase::Capture);
-        runtime.checkpoint(self.container, partial.path(), &self.wishes, self.timeout)?;
-        phases.enter(Phase::Commit);
-        make_durable(partial.path()).map_err(ContainerError::place(partial.path()))?;
-        std::fs::rename(partial.path(), directory).map_err(ContainerError::place(directory))?;
-        partial.keep();
-        Ok(Done { phases, frozen: None })
-    }
-
     /// Does it again, a few times, where it failed for something that may have passed. Containers that are captured
     /// together wait for each other, so none of them begins anew alone.
     pub(super) fn patiently<T>(
@@ -172,10 +153,12 @@ impl Job<'_> {
         if status != Status::Running {
             return Err(refused(Obstacle::Status { status }));
         }
+        let plugins = self.criu.plugins().map(Plugins::trusted).transpose()?;
         let since = Instant::now();
         loop {
             let sight = Sight::of(self.container)?;
             let ability = Ability::of(self.container, &sight, self.wishes.tcp, self.wishes.shell_job)?;
+            let ability = ability.with_plugins(plugins.as_ref());
             match ability.obstacles.first() {
                 None => return Ok((sight, ability)),
                 Some(obstacle) if obstacle.is_of_a_dump() && since.elapsed() < LEAVING => {

@@ -3,6 +3,8 @@
 //! Messages and their numbers: kubernetes/cri-api, `pkg/apis/runtime/v1/api.proto`. How a call looks on the wire: grpc/grpc,
 //! `doc/PROTOCOL-HTTP2.md`.
 
+mod pod;
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -182,9 +184,22 @@ impl Cri {
         request: &impl Message,
         timeout: Option<Duration>,
     ) -> Result<A, CriError> {
+        self.ask("runtime.v1.RuntimeService", None, method, request, timeout)
+    }
+
+    /// Calls a method of a service; for those of containerd's own, in one of its namespaces.
+    pub(super) fn ask<A: Message + Default>(
+        &self,
+        service: &str,
+        namespace: Option<&str>,
+        method: &str,
+        request: &impl Message,
+        timeout: Option<Duration>,
+    ) -> Result<A, CriError> {
+        let method = format!("http://localhost/{service}/{method}");
         let connect = |source| CriError::Connect { socket: self.socket.clone(), source };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(connect)?;
-        let call = self.exchange(method, request.encode_to_vec(), timeout);
+        let call = self.exchange(&method, namespace, request.encode_to_vec(), timeout);
         let since = Instant::now();
         let bytes = match timeout {
             None => runtime.block_on(call)?,
@@ -204,6 +219,7 @@ impl Cri {
     async fn exchange(
         &self,
         method: &str,
+        namespace: Option<&str>,
         message: Vec<u8>,
         timeout: Option<Duration>,
     ) -> Result<Vec<u8>, CriError> {
@@ -220,9 +236,12 @@ impl Cri {
         let connection = tokio::spawn(connection);
         let mut request = Request::builder()
             .method(Method::POST)
-            .uri(format!("http://localhost/runtime.v1.RuntimeService/{method}"))
+            .uri(method)
             .header(CONTENT_TYPE, "application/grpc")
             .header(TE, "trailers");
+        if let Some(namespace) = namespace {
+            request = request.header("containerd-namespace", namespace);
+        }
         if let Some(timeout) = timeout {
             // At most eight digits.
             request =
@@ -337,7 +356,7 @@ fn unescaped(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::convert::Infallible;
 
     use http_body_util::{Empty as NoBody, combinators::BoxBody};
@@ -349,10 +368,10 @@ mod tests {
     use super::*;
 
     /// The message and the headers of an answer, by the method and the message of a call.
-    type Answer = fn(&str, &[u8]) -> (Option<Vec<u8>>, HeaderMap);
+    pub(in crate::container) type Answer = fn(&str, &[u8]) -> (Option<Vec<u8>>, HeaderMap);
 
     /// A runtime that answers each call.
-    fn runtime(answer: Answer) -> (tempfile::TempDir, Cri) {
+    pub(in crate::container) fn runtime(answer: Answer) -> (tempfile::TempDir, Cri) {
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("runtime.sock");
         let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
@@ -388,7 +407,7 @@ mod tests {
         (directory, Cri { socket })
     }
 
-    fn status(code: &'static str, message: &'static str) -> HeaderMap {
+    pub(in crate::container) fn status(code: &'static str, message: &'static str) -> HeaderMap {
         let mut headers = HeaderMap::new();
         headers.insert("grpc-status", code.parse().unwrap());
         headers.insert("grpc-message", message.parse().unwrap());

@@ -137,6 +137,11 @@ fn change(path: &Path, change: impl Fn(&[u8]) -> Result<Vec<u8>, EditError>) -> 
 /// A directory beside the one that is to be, on the same file system. What an earlier checkpoint left there when it was
 /// killed is removed.
 pub(crate) fn partial(directory: &Path) -> Result<Staging, ContainerError> {
+    begin(&beside(directory, ".torpor-partial")?)
+}
+
+/// The path of what is not yet the directory, which must not be there, or be empty.
+pub(super) fn beside(directory: &Path, suffix: &str) -> Result<PathBuf, ContainerError> {
     let failed = ContainerError::place(directory);
     match std::fs::read_dir(directory) {
         Ok(entries) => {
@@ -150,14 +155,19 @@ pub(crate) fn partial(directory: &Path) -> Result<Staging, ContainerError> {
     let name = directory.file_name().ok_or_else(|| failed(io::ErrorKind::InvalidInput.into()))?;
     let mut partial = std::ffi::OsString::from(".");
     partial.push(name);
-    partial.push(".torpor-partial");
-    let parent = parent(directory);
-    if parent.join(&partial).exists() {
-        tracing::warn!(path = %parent.join(&partial).display(), "an earlier checkpoint was cut off; what it left is removed");
+    partial.push(suffix);
+    Ok(parent(directory).join(partial))
+}
+
+/// Makes that, in place of what an earlier checkpoint has left there.
+pub(super) fn begin(partial: &Path) -> Result<Staging, ContainerError> {
+    let failed = ContainerError::place(partial);
+    if partial.exists() {
+        tracing::warn!(path = %partial.display(), "an earlier checkpoint was cut off; what it left is removed");
     }
-    let name = PathBuf::from(partial);
-    let name = name.to_str().ok_or_else(|| failed(io::ErrorKind::InvalidFilename.into()))?;
-    Staging::create(parent, name).map_err(failed)
+    let name = partial.file_name().and_then(|name| name.to_str());
+    let name = name.ok_or_else(|| failed(io::ErrorKind::InvalidFilename.into()))?;
+    Staging::create(parent(partial), name).map_err(failed)
 }
 
 fn parent(directory: &Path) -> &Path {

@@ -15,6 +15,7 @@ use super::FindError;
 use super::cri::CriError;
 use super::kubelet::KubeletError;
 use super::obstacle::Obstacle;
+use crate::accelerator::PluginError;
 use crate::checkpoint::{CheckpointError, Expired};
 use crate::facts::FactsError;
 use crate::files::FilesError;
@@ -233,6 +234,15 @@ pub enum ContainerError {
         #[source]
         source: EditError,
     },
+    /// CRIU's plugins are not to be used.
+    #[error(transparent)]
+    Plugins(#[from] PluginError),
+    /// What captured devices is not here, or otherwise.
+    #[error("it used devices that are not here as they were: {}", misfits.join("; "))]
+    Accelerators {
+        /// What does not fit.
+        misfits: Vec<String>,
+    },
     /// The bundle lacks mounts that the container had.
     #[error("the bundle {} lacks mounts that the container had: {}", bundle.display(), told(missing))]
     MissingMounts {
@@ -395,6 +405,11 @@ impl ContainerError {
             ContainerError::Config { .. } => "name the bundle that the container was started from".to_owned(),
             ContainerError::Image { .. } => "the checkpoint is damaged; take another".to_owned(),
             ContainerError::Edit { source, .. } => source.remedy().to_owned(),
+            ContainerError::Plugins(error) => error.remedy().to_owned(),
+            ContainerError::Accelerators { .. } => {
+                "restore it by torpor-runtime on a machine with the same devices and driver, whose runtime.yaml names CRIU's plugins"
+                    .to_owned()
+            }
             ContainerError::MissingMounts { .. } => "add bind mounts to these places to its config.json".to_owned(),
             ContainerError::NoParent { .. } => "put the images of the dump before back, or name their directory with --prev-images-dir".to_owned(),
             ContainerError::NoRuntime { .. } => "name it with --runtime".to_owned(),

@@ -99,6 +99,7 @@ impl Freeze<'_> {
             .map_err(ContainerError::helper("start the watchdog"))?;
 
         let (hand_back, handed_back) = mpsc::channel();
+        let hang_up = pages.try_clone().map_err(ContainerError::helper("share the page server's socket"))?;
         let result = std::thread::scope(|scope| {
             let server = std::thread::Builder::new().name("page-server".into());
             let served = server.spawn_scoped(scope, move || {
@@ -138,6 +139,12 @@ impl Freeze<'_> {
                 _ => Verdict::Proceed,
             });
             let duration = since.elapsed();
+            if outcome.is_none() || (dumped.is_err() && leave_running) {
+                // CRIU lets the container go on by itself; where it was killed, it leaves some of what it did undone. Its children
+                // may live on for a while, and have the page server's socket: nothing waits for them.
+                release(root, freezer);
+                let _ = rustix::net::shutdown(&hang_up, rustix::net::Shutdown::Both);
+            }
             let served = served.join();
             match (dumped, outcome, refusal) {
                 (_, _, Some(error)) => Err(error),
@@ -154,10 +161,6 @@ impl Freeze<'_> {
             }
         });
         let bitten = watchdog.is_some_and(Watchdog::dismiss);
-        if result.is_err() {
-            // CRIU lets the container go on by itself; where it was killed, it leaves some of what it did undone.
-            release(root, freezer);
-        }
         guard.dismiss();
         match result {
             Err(_) if bitten => Err(ContainerError::Stuck),

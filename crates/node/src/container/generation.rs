@@ -17,7 +17,9 @@ use super::freeze::Engine;
 use super::lease::{Lease, Taker};
 use super::obstacle::Ability;
 use super::publication::{self, IntoStore};
+use super::snapshot::Snapshot;
 use super::state::{Container, Engine as By, Flavor, PodPlace};
+use crate::accelerator::Accelerators;
 use crate::checkpoint::Order;
 use crate::facts::{self, FactsError};
 use crate::files::upper::Layer;
@@ -77,6 +79,9 @@ pub struct Facts {
     pub config: Option<serde_json::Value>,
     /// CRIU, and what it was told.
     pub criu: crate::facts::Criu,
+    /// Devices whose state plugins of CRIU's have captured.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub accelerators: Vec<Accelerators>,
     /// The machine.
     pub machine: Machine,
 }
@@ -198,16 +203,23 @@ impl Job<'_> {
             own_configuration: false,
         };
         let upper = upper_of(self.container.init)?;
+        let snapshot = if upper.is_none() { Snapshot::of(self.container)? } else { None };
+        let copy = snapshot.as_ref().map(|found| Layer::new(&found.root).against(&found.image));
+        let upper = upper.or(copy);
         if upper.is_none() {
             tracing::warn!(
-                "the container's root is no overlay: what it changed in its image is not in the checkpoint"
+                "the container's root is no overlay, and its image is not known: what it changed in it is not in the checkpoint"
             );
         }
         let config = config(self.container);
         let root = PathBuf::from(format!("/proc/{}/root", self.container.init));
         let mut layers: Vec<Layer> = upper.map(|layer| layer.seen_at(&root)).into_iter().collect();
         layers.extend(into.mounts.of(self.container, config.as_ref()));
-        let facts = Facts { moment: into.moment.clone(), ..facts(self.container, &layers, config, criu) };
+        let facts = Facts {
+            moment: into.moment.clone(),
+            accelerators: ability.accelerators.clone(),
+            ..facts(self.container, &layers, config, criu)
+        };
         let facts = serde_json::to_vec(&facts).map_err(ContainerError::Facts)?;
         let command = Some(self.container.description.command.join(" "));
         let to = IntoStore {
@@ -273,6 +285,7 @@ fn facts(
         mounts: layers.iter().map(|layer| layer.at().to_owned()).filter(|at| at != Path::new("/")).collect(),
         config,
         criu,
+        accelerators: Vec::new(),
         machine: Machine::read(),
     }
 }

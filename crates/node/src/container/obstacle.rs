@@ -10,6 +10,7 @@ use torpor_criu::options::Tcp;
 use super::ContainerError;
 use super::dump::{LOG, Sight};
 use super::state::{Container, Status};
+use crate::accelerator::{self, Accelerators, Plugins, Vendor};
 use crate::open_files::{OpenFile, OpenFiles, OpenKind, Place};
 use crate::tcp::{self, Connections};
 use crate::{mounts::Mounts, process_tree};
@@ -108,7 +109,8 @@ impl Obstacle {
                  `sysctl kernel.io_uring_disabled=2` makes programs fall back"
             }
             Obstacle::Device { .. } => {
-                "have the program close it before the checkpoint; its state cannot be captured"
+                "have the program close it before the checkpoint; the state of NVIDIA's and AMD's is captured where CRIU's plugin for them \
+                 is in the directory that --criu-plugins names"
             }
             Obstacle::Outside { .. } => {
                 "start the container with its output in a pipe or a terminal of its own, as engines do"
@@ -132,6 +134,8 @@ pub struct Ability {
     pub memory: u64,
     /// What stands in the way, worst first.
     pub obstacles: Vec<Obstacle>,
+    /// Devices that a plugin captures.
+    pub accelerators: Vec<Accelerators>,
 }
 
 impl Ability {
@@ -152,7 +156,22 @@ impl Ability {
         let connected = !(connections.inside.is_empty() && connections.outside.is_empty());
         let mut obstacles = of_files(open.iter(), &sight.mounts, shell_job);
         obstacles.extend(of_connections(connections, tcp));
-        Ok(Ability { connected, memory, obstacles })
+        Ok(Ability { connected, memory, obstacles, accelerators: Vec::new() })
+    }
+
+    /// The same where CRIU has plugins: what they capture stands in the way no more.
+    #[must_use]
+    pub fn with_plugins(mut self, plugins: Option<&Plugins>) -> Ability {
+        let needed = |vendor| accelerator::needed(vendor, plugins, accelerator::driver);
+        self.obstacles.retain(|obstacle| {
+            let Obstacle::Device { path, .. } = obstacle else { return true };
+            let Some(Ok(found)) = Vendor::of_device(path).map(needed) else { return true };
+            if !self.accelerators.contains(&found) {
+                self.accelerators.push(found);
+            }
+            false
+        });
+        self
     }
 }
 

@@ -10,6 +10,8 @@ use std::path::PathBuf;
 pub enum Refusal {
     /// The runtime has no such call.
     Unsupported,
+    /// The runtime makes no checkpoints of whole pods.
+    UnsupportedPod,
     /// It is switched off.
     Disabled,
     /// The runtime finds no CRIU.
@@ -45,6 +47,8 @@ impl Refusal {
             Refusal::NoCriu
         } else if says(&["criu support is disabled", "checkpoint support is disabled", "not enabled"]) {
             Refusal::Disabled
+        } else if says(&["unknown method CheckpointPod"]) {
+            Refusal::UnsupportedPod
         } else if says(&["code = Unimplemented", "unknown method CheckpointContainer", "unknown service"]) {
             Refusal::Unsupported
         } else if says(&["code = DeadlineExceeded", "context deadline exceeded", "code = Canceled"]) {
@@ -66,6 +70,9 @@ impl Refusal {
         match self {
             Refusal::Unsupported => {
                 "containerd makes checkpoints from 2.0 on, CRI-O from 1.25 on; use --route direct on the node"
+            }
+            Refusal::UnsupportedPod => {
+                "runtimes make checkpoints of whole pods from Kubernetes 1.37 on; name one container, or use --route direct on the node"
             }
             Refusal::Disabled => {
                 "set `enable_criu = true` (containerd) or `container_level_enabled = \"checkpoint_only\"` (CRI-O), or use --route direct"
@@ -104,6 +111,10 @@ mod tests {
             (
                 "rpc error: code = Unimplemented desc = unknown method CheckpointContainer",
                 Refusal::Unsupported,
+            ),
+            (
+                "code = Unimplemented desc = unknown method CheckpointPod for service runtime.v1.RuntimeService",
+                Refusal::UnsupportedPod,
             ),
             ("rpc error: code = DeadlineExceeded desc = context deadline exceeded", Refusal::Expired),
             (

@@ -13,6 +13,7 @@ use super::ContainerError;
 use super::dump::Wishes;
 use super::state::{Container, Flavor};
 use crate::checkpoint::Expired;
+use crate::sys::process;
 
 /// Where runtimes are looked for besides `PATH`.
 const SEARCH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -129,7 +130,8 @@ impl Runtime {
         self.run(command, "delete", None)
     }
 
-    /// Has the runtime make the checkpoint, into the directory `images`.
+    /// Has the runtime make the checkpoint, into the directory `images`. It does not outlive us, and `look` is told its PID again and
+    /// again while it is at work.
     ///
     /// # Errors
     /// The runtime fails, or its time is over.
@@ -139,10 +141,13 @@ impl Runtime {
         images: &Path,
         wishes: &Wishes,
         timeout: Option<Duration>,
+        look: &mut dyn FnMut(i32),
     ) -> Result<(), ContainerError> {
         let mut command = self.command(&container.root);
         command.args(checkpoint_arguments(&container.id, images, wishes));
-        self.run(command, "checkpoint", timeout)
+        // What it would make after our end nobody would put in its place.
+        process::ends_with_us(&mut command);
+        self.watched(command, "checkpoint", timeout, look)
     }
 
     /// Has it restore a container. Returns the exit code, where it was waited for.
@@ -177,16 +182,26 @@ impl Runtime {
     /// Runs it to its end, or ends it when its time is over.
     fn run(
         &self,
+        command: Command,
+        action: &'static str,
+        timeout: Option<Duration>,
+    ) -> Result<(), ContainerError> {
+        self.watched(command, action, timeout, &mut |_| {})
+    }
+
+    fn watched(
+        &self,
         mut command: Command,
         action: &'static str,
         timeout: Option<Duration>,
+        look: &mut dyn FnMut(i32),
     ) -> Result<(), ContainerError> {
         let failed = |source: io::Error| ContainerError::Place { path: self.program.clone(), source };
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(failed)?;
         let said = child.stderr.take();
         let listener = std::thread::spawn(move || said.map(ending).unwrap_or_default());
-        let status = wait(&mut child, timeout).map_err(failed)?;
+        let status = wait(&mut child, timeout, look).map_err(failed)?;
         let said = listener.join().unwrap_or_default();
         match status {
             None => Err(Expired.into()),
@@ -234,19 +249,22 @@ fn restore_arguments(start: &Start<'_>) -> Vec<OsString> {
 }
 
 /// The end of a program, or none where it had to be killed because its time was over.
-fn wait(child: &mut Child, timeout: Option<Duration>) -> io::Result<Option<ExitStatus>> {
-    let Some(until) = timeout.and_then(|timeout| Instant::now().checked_add(timeout)) else {
-        return child.wait().map(Some);
-    };
+fn wait(
+    child: &mut Child,
+    timeout: Option<Duration>,
+    look: &mut dyn FnMut(i32),
+) -> io::Result<Option<ExitStatus>> {
+    let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     loop {
         if let Some(status) = child.try_wait()? {
             return Ok(Some(status));
         }
-        if Instant::now() >= until {
+        if until.is_some_and(|until| Instant::now() >= until) {
             child.kill()?;
             child.wait()?;
             return Ok(None);
         }
+        look(child.id() as i32);
         std::thread::sleep(LOOK);
     }
 }

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::freezer::Freezer;
+use crate::pod_annotations::{Fact, PodAnnotations};
 use crate::process_tree;
 
 /// Which runtime's layout the state has.
@@ -281,17 +282,21 @@ impl Container {
     /// Where it belongs in a pod, by the annotations of containerd and CRI-O. A pod's sandbox belongs nowhere.
     #[must_use]
     pub fn pod(&self) -> Option<PodPlace> {
-        let say =
-            |keys: [&str; 2]| keys.iter().find_map(|key| self.description.annotations.get(*key).cloned());
-        let kind = say(["io.kubernetes.cri.container-type", "io.kubernetes.cri-o.ContainerType"]);
-        if kind.as_deref() == Some("sandbox") {
-            return None;
-        }
+        // Of which it cannot be told who wrote them belongs nowhere.
+        let pod = PodAnnotations::of(&self.description.annotations).ok().flatten()?;
+        let say = |fact| pod.get(fact).map(str::to_owned);
+        (!pod.is_sandbox()).then_some(())?;
         Some(PodPlace {
-            namespace: say(["io.kubernetes.cri.sandbox-namespace", "io.kubernetes.pod.namespace"])?,
-            pod: say(["io.kubernetes.cri.sandbox-name", "io.kubernetes.pod.name"])?,
-            container: say(["io.kubernetes.cri.container-name", "io.kubernetes.container.name"])?,
+            namespace: say(Fact::Namespace)?,
+            pod: say(Fact::Pod)?,
+            container: say(Fact::Container)?,
         })
+    }
+
+    /// The ID of its pod's sandbox, by the annotations of containerd and CRI-O.
+    #[must_use]
+    pub fn sandbox(&self) -> Option<&str> {
+        PodAnnotations::of(&self.description.annotations).ok().flatten()?.get(Fact::Sandbox)
     }
 
     /// The image it was made from, by the annotations of its engine or by its storage.

@@ -15,6 +15,7 @@ use super::generation::{Facts, Process};
 use super::lease::{Lease, Taker};
 use super::restore::{Wanted, container, root_of_bundle, sources_of_mounts};
 use super::route::Runtime;
+use crate::accelerator::{self, Plugins, Vendor};
 use crate::files::layout::{Before, LayoutPlan, LayoutReport};
 use crate::files::{FileKind, FileRecord, FileSource, Section, Selection};
 use crate::machine::Machine;
@@ -56,6 +57,19 @@ impl<'a> Kept<'a> {
     /// It cannot.
     pub fn check(&self, machine: &Machine) -> Result<(), ContainerError> {
         check::machine(&self.facts.machine, machine).map_err(ContainerError::Machine)
+    }
+
+    /// Whether the plugins that captured devices are here, with the same driver and models. Returns whose they are.
+    ///
+    /// # Errors
+    /// They are not.
+    pub fn check_accelerators(&self, plugins: Option<&Plugins>) -> Result<Vec<Vendor>, ContainerError> {
+        let here = |vendor| accelerator::needed(vendor, plugins, accelerator::driver);
+        let misfits = accelerator::misfits(&self.facts.accelerators, here);
+        match misfits.is_empty() {
+            true => Ok(self.facts.accelerators.iter().map(|one| one.vendor).collect()),
+            false => Err(ContainerError::Accelerators { misfits }),
+        }
     }
 
     /// Whether the container still runs here that a suspend was to end: Torpor was killed between its commit and that.
@@ -298,6 +312,8 @@ fn restore(
     let kept = Kept::new(from.repository, &manifest)?;
     let machine = Machine::read();
     kept.check(&machine)?;
+    // A runtime's own `restore` tells CRIU nothing of plugins.
+    kept.check_accelerators(None)?;
     if kept.never_ended(&machine) {
         return Err(ContainerError::NeverEnded { id: format!("container {}", kept.facts.id) });
     }

@@ -338,7 +338,7 @@ fn is_vanished(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV))
 }
 
-fn removed(path: &Path, section: Section) -> FileRecord {
+pub(super) fn removed(path: &Path, section: Section) -> FileRecord {
     FileRecord {
         path: path.to_owned(),
         section,

@@ -5,6 +5,8 @@
 //! below. It is copied twice, once while the container runs and once, as far as it changed since, while it is frozen.
 //! The program can change this directory at any time, so nothing is reached but by descriptors beneath it.
 
+mod difference;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::CString;
 use std::io;
@@ -16,8 +18,10 @@ use rustix::fs::{Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::beneath::Beneath;
+use super::capture;
 use super::reading::OpenedFile;
 use super::{FileKind, FileSink, FilesError, Inode, Section, Stat, Xattr};
+use difference::Difference;
 
 /// A write sets a file's time when it begins; one that began so long ago is taken for done.
 const LONGEST_WRITE_SECONDS: i64 = 2;
@@ -34,6 +38,8 @@ struct Copied {
     leader: Option<PathBuf>,
     /// It may not be what the file held at any one moment.
     doubtful: bool,
+    /// It is only known that it is gone.
+    removed: bool,
 }
 
 /// The copying of one layer, or of what is in one mount.
@@ -47,6 +53,10 @@ pub struct Layer {
     marks: &'static [u8],
     /// The overlay as a whole, for files of which only owner, mode or times are in the upper directory.
     merged: Option<PathBuf>,
+    /// What all of it is compared with, where it is a copy and no difference.
+    image: Option<PathBuf>,
+    /// What is in that.
+    listing: Option<BTreeMap<PathBuf, Stat>>,
     copied: BTreeMap<PathBuf, Copied>,
 }
 
@@ -60,8 +70,17 @@ impl Layer {
             section: Section::Carried,
             marks: TRUSTED,
             merged: None,
+            image: None,
+            listing: None,
             copied: BTreeMap::new(),
         }
+    }
+
+    /// Where the directory is a copy of an image, and not only what was changed in it: compared with that by types, owners, modes, sizes
+    /// and times.
+    #[must_use]
+    pub fn against(self, image: impl Into<PathBuf>) -> Layer {
+        Layer { image: Some(image.into()), ..self }
     }
 
     /// As an overlay mounted with `userxattr` has it.
@@ -86,6 +105,8 @@ impl Layer {
             section: Section::Additional,
             marks: TRUSTED,
             merged: None,
+            image: None,
+            listing: None,
             copied: BTreeMap::new(),
         }
     }
@@ -111,6 +132,13 @@ impl Layer {
             |path: &Path, errno: Errno| FilesError::Read { path: path.to_owned(), source: errno.into() };
         let mut beneath = Beneath::new(&self.upper).map_err(|errno| failed(&self.upper, errno))?;
         let found = self.list(&mut beneath)?;
+        if let (Some(image), None) = (&self.image, &self.listing) {
+            // An image does not change, so it is looked at once, while the container runs.
+            self.listing = Some(Layer::new(image).listed()?);
+        }
+        let nothing = BTreeMap::new();
+        let image = self.listing.as_ref().unwrap_or(&nothing);
+        let Difference { changed: found, removed } = Difference::of(found, image);
         let mut leaders: HashMap<Inode, PathBuf> = HashMap::new();
         let mut put = 0;
         for (path, stat) in &found {
@@ -118,7 +146,7 @@ impl Layer {
                 .then(|| leaders.entry(stat.inode()).or_insert_with(|| path.clone()).clone())
                 .filter(|leader| leader != path);
             let is_same = self.copied.get(path).is_some_and(|before| {
-                before.stat.same_state(stat) && !before.doubtful && before.leader == leader
+                before.stat.same_state(stat) && !before.doubtful && !before.removed && before.leader == leader
             });
             if is_same && !writable.contains(path) {
                 continue;
@@ -149,11 +177,23 @@ impl Layer {
                     stat: opened.stat,
                     leader,
                     doubtful: running && (doubtful || writable.contains(path)),
+                    removed: false,
                 },
             );
         }
-        let gone: Vec<PathBuf> =
-            self.copied.keys().filter(|path| !found.contains_key(*path)).cloned().collect();
+        for (path, stat) in &removed {
+            if self.copied.get(path).is_some_and(|before| before.removed) {
+                continue;
+            }
+            sink.put(&capture::removed(path, self.section), &mut io::empty())
+                .map_err(|source| FilesError::Store { path: path.clone(), source })?;
+            put += 1;
+            let copied = Copied { stat: *stat, leader: None, doubtful: false, removed: true };
+            self.copied.insert(path.clone(), copied);
+        }
+        let gone =
+            self.copied.keys().filter(|path| !(found.contains_key(*path) || removed.contains_key(*path)));
+        let gone: Vec<PathBuf> = gone.cloned().collect();
         for path in gone {
             sink.withdraw(&path).map_err(|source| FilesError::Store { path: path.clone(), source })?;
             self.copied.remove(&path);
@@ -231,6 +271,11 @@ impl Layer {
         }
         sink.put(&record, &mut io::empty()).map_err(stored)?;
         Ok(false)
+    }
+
+    fn listed(&self) -> Result<BTreeMap<PathBuf, Stat>, FilesError> {
+        let failed = |errno: Errno| FilesError::Read { path: self.upper.clone(), source: errno.into() };
+        self.list(&mut Beneath::new(&self.upper).map_err(failed)?)
     }
 
     /// Everything beneath the directory, by the paths that the container has for it.

@@ -130,15 +130,16 @@ pub(super) fn restore(making: &Making<'_>) -> Result<Outcome, RuntimeError> {
     let failed = making.failed(&checkpoint);
     let place = making.rootfs.join(CARRIED);
     let inside = Inside::open(&making.rootfs, CARRIED).map_err(RuntimeError::place(&place))?;
-    let room = making.room(&checkpoint)?;
-    let directory = room.path().join("images");
-    std::fs::create_dir(&directory).map_err(RuntimeError::place(&directory))?;
-    images_into(&inside, &directory)?;
-
     let settings = &making.call.settings;
     let history = History::of(&settings.state, making.order.place.as_ref(), &making.new.id, &making.bundle);
     let cannot = RuntimeError::place(&settings.state);
     let last = history.last().map_err(&cannot)?;
+    let undo = history.undo(last.as_ref());
+    let room = making.room(&checkpoint, undo.clone())?;
+    let directory = room.path().join("images");
+    std::fs::create_dir(&directory).map_err(RuntimeError::place(&directory))?;
+    images_into(&inside, &directory)?;
+
     let name = identity(&directory).map_err(RuntimeError::place(&directory))?;
     let next = Restored { name, generation: None };
     if !making.order.again
@@ -148,17 +149,16 @@ pub(super) fn restore(making: &Making<'_>) -> Result<Outcome, RuntimeError> {
     }
 
     let options = options(&directory).map_err(&failed)?;
-    let prepared = making.prepare(&checkpoint, &directory)?;
+    let prepared = making.prepare(&checkpoint, &directory, &[])?;
     let mut difference = difference(&inside, room.path())?;
     let plan = difference.plan(&making.rootfs).map_err(&failed)?;
     let before = plan.before().map_err(ContainerError::from).map_err(&failed)?;
     plan.apply(&mut difference).map_err(ContainerError::from).map_err(&failed)?;
     history.remember(&next).map_err(&cannot)?;
-    let record = making
-        .run(&checkpoint, room.path(), &prepared, &options)
-        .inspect_err(|_| history.put_back(last.as_ref()))?;
+    let record =
+        making.run(&checkpoint, room.path(), &prepared, &options).inspect_err(|_| undo.put_back())?;
     before.release();
-    Ok(Outcome::Restored(record))
+    Ok(Outcome::Restored(Box::new(record)))
 }
 
 /// What the container had changed in its files.

@@ -4,7 +4,6 @@ use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 use serde::Deserialize;
@@ -15,12 +14,16 @@ use super::command_line::New;
 use super::criu::{self, Annotated};
 use super::decision::{self, CARRIED, Decision, OnFailure, Order, Source};
 use super::error::RuntimeError;
-use super::fit::{self, Claim, Grant};
+use super::fit::{self, Claim, Grant, Misfit};
+use super::history::Undo;
+use super::hooks::{self, Point, Subject};
 use super::images::{self, Prepared};
 use super::log::{self, Level};
 use super::projections::Projections;
 use super::record::{self, Record, RecordPlace, Stage};
-use super::{Call, carried, stored, wake};
+use super::remains::{self, Remains};
+use super::{Call, carried, kept_log, stored, wake};
+use crate::accelerator::Vendor;
 use crate::container::{ContainerError, Flavor};
 use crate::process_tree;
 use crate::staging::Staging;
@@ -28,9 +31,6 @@ use crate::sys::process;
 
 /// Where nothing but the beginning of an annotation of ours is, none of ours is.
 const PREFIX: &[u8] = b"torpor.dev/";
-/// How often, and after what pause, it is tried to remove what a killed restore has left.
-const PATIENCE: u32 = 40;
-const PAUSE: Duration = Duration::from_millis(100);
 /// CRIU's name for its log of a restore, which runtimes use too.
 const LOG: &str = "restore.log";
 
@@ -50,7 +50,10 @@ struct Root {
 }
 
 #[derive(Debug, Deserialize, Default)]
+#[serde(rename_all = "camelCase")]
 struct Linux {
+    #[serde(default)]
+    cgroups_path: Option<String>,
     #[serde(default)]
     namespaces: Option<Vec<Namespace>>,
 }
@@ -67,7 +70,7 @@ struct Namespace {
 #[derive(Debug)]
 pub(super) enum Outcome {
     /// It was, from this.
-    Restored(Record),
+    Restored(Box<Record>),
     /// There is nothing to go on from, so it begins.
     Nothing(String),
 }
@@ -83,6 +86,8 @@ pub(super) struct Making<'a> {
     pub(super) config: &'a [u8],
     /// What that grants.
     pub(super) grant: &'a Grant,
+    /// Control groups that it will be in, and that are not there yet.
+    pub(super) groups: Vec<PathBuf>,
     /// The network it will be in: one that is joined, or none of its own making yet.
     pub(super) network: Network,
 }
@@ -117,12 +122,17 @@ pub(super) fn create(call: &Call<'_>, new: &New, run: bool) -> Result<Option<u8>
         return Err(RuntimeError::NotRoot);
     }
     let grant = Grant::parse(&bytes).map_err(|source| RuntimeError::Grant { path: path.clone(), source })?;
-    let network = network(config.linux.unwrap_or_default());
-    let making = Making { call, new, order: &order, bundle, rootfs, config: &bytes, grant: &grant, network };
+    let linux = config.linux.unwrap_or_default();
+    let group = linux.cgroups_path.clone();
+    let network = network(linux);
+    let groups = Vec::new();
+    let mut making =
+        Making { call, new, order: &order, bundle, rootfs, config: &bytes, grant: &grant, groups, network };
     let place = call.record(&new.id);
     if !making.is_free(&place)? {
         return Ok(None);
     }
+    making.groups = remains::groups_to_come(group.as_deref(), &new.id);
     if run && !new.detach {
         // What the runtime makes is to be waited for here.
         process::become_subreaper().map_err(RuntimeError::place(&path))?;
@@ -195,21 +205,13 @@ impl Making<'_> {
     fn is_free(&self, place: &RecordPlace) -> Result<bool, RuntimeError> {
         let failed = RuntimeError::place(place.directory());
         let there = self.call.root().join(&self.new.id).exists();
-        let was_made = place.read().map_err(&failed)?.map(|record| record.stage);
-        match was_made {
-            Some(Stage::Making) => {
-                // CRIU goes on for a moment after its runtime was killed, and is in the control group that is to go.
-                for _ in 0..PATIENCE {
-                    if !self.call.root().join(&self.new.id).exists() {
-                        break;
-                    }
-                    self.clean_up();
-                    std::thread::sleep(PAUSE);
-                }
-                place.remove().map_err(&failed)?;
-                let message = format!("what a restore of {} left that was cut off is removed", self.new.id);
-                self.call.say(Level::Warning, &message);
+        match place.read().map_err(&failed)? {
+            Some(record) if record.is_cut_off() => {
+                self.call.take_away(&self.new.id, place, &record)?;
                 Ok(true)
+            }
+            Some(Record { stage: Stage::Making, .. }) => {
+                Err(RuntimeError::InTheMaking { id: self.new.id.clone() })
             }
             // Its state is gone, but nobody deleted it through us.
             Some(_) if !there => place.remove().map_err(&failed).map(|_| true),
@@ -227,29 +229,49 @@ impl Making<'_> {
     /// Names the checkpoint in an error.
     pub(super) fn failed(&self, checkpoint: &str) -> impl Fn(ContainerError) -> RuntimeError + use<> {
         let checkpoint = checkpoint.to_owned();
-        move |source| RuntimeError::Container { checkpoint: checkpoint.clone(), source: Box::new(source) }
+        move |source| RuntimeError::Container {
+            checkpoint: checkpoint.clone(),
+            source: Box::new(source),
+            log: None,
+        }
     }
 
     /// Makes images fit this container, and refuses those that ask for more than it is granted.
-    pub(super) fn prepare(&self, checkpoint: &str, images: &Path) -> Result<Prepared, RuntimeError> {
+    /// Plugins of CRIU's that it takes are those for devices of `vendors`.
+    pub(super) fn prepare(
+        &self,
+        checkpoint: &str,
+        images: &Path,
+        vendors: &[Vendor],
+    ) -> Result<Prepared, RuntimeError> {
+        if let Some(kind) = hooks::impossible(self.config) {
+            return Err(RuntimeError::Hooks { kind });
+        }
         let failed = self.failed(checkpoint);
         let projections = Projections::of(&self.grant.mounts);
         let mut prepared = images::prepare(images, &self.addresses()?, &projections).map_err(&failed)?;
         crate::container::restore::check(images, &self.bundle).map_err(&failed)?;
         let claim = Claim::read(images).map_err(&failed)?;
-        let misfits = fit::misfits(&claim, self.grant, Path::exists);
+        let mut misfits = fit::misfits(&claim, self.grant, Path::exists);
+        // They are named as their files are.
+        let known =
+            |name: &str| vendors.iter().any(|vendor| vendor.plugin().strip_suffix(".so") == Some(name));
+        misfits.retain(|misfit| !matches!(misfit, Misfit::Plugin { name } if known(name)));
         if !misfits.is_empty() {
             return Err(RuntimeError::Misfits { checkpoint: checkpoint.to_owned(), misfits });
         }
         prepared.label = claim.new_label(self.grant);
+        prepared.plugins = !vendors.is_empty();
         Ok(prepared)
     }
 
-    /// A directory to lay the checkpoint out in, which the record tells of before it is there.
-    pub(super) fn room(&self, checkpoint: &str) -> Result<Staging, RuntimeError> {
+    /// A directory to lay the checkpoint out in, which the record tells of before it is there. `undo` is what a restore that is cut off
+    /// leaves to others to do.
+    pub(super) fn room(&self, checkpoint: &str, undo: Undo) -> Result<Staging, RuntimeError> {
         let place = self.call.record(&self.new.id);
         let parent = self.call.settings.state.join("room");
         let name = format!("{}-{}", self.new.id, std::process::id());
+        let own = std::process::id() as i32;
         let record = Record {
             stage: Stage::Making,
             checkpoint: checkpoint.to_owned(),
@@ -258,9 +280,14 @@ impl Making<'_> {
             stopped: Vec::new(),
             room: parent.join(&name),
             state: self.call.root().join(&self.new.id),
+            bundle: self.bundle.clone(),
+            maker: (own, process_tree::started(own).unwrap_or_default()),
+            groups: self.groups.clone(),
+            undo: Some(undo),
+            from: None,
         };
         crate::staging::clean_up(&parent, "");
-        record::sweep(&self.call.settings.run);
+        self.call.sweep();
         place.write(&record).map_err(RuntimeError::place(place.directory()))?;
         Staging::create(&parent, &name).map_err(RuntimeError::place(&parent))
     }
@@ -295,22 +322,36 @@ impl Making<'_> {
             .args(self.words(room, &work, pid_file, prepared.label.as_deref()))
             .env("PATH", found.path)
             .env(criu::VARIABLE, found.words);
-        // Nobody would clean up behind a runtime that goes on without us.
+        match call.settings.plugins.as_deref().filter(|_| prepared.plugins) {
+            Some(plugins) => command.env(criu::PLUGINS, plugins),
+            None => command.env_remove(criu::PLUGINS),
+        };
+        // Nobody would clean up behind a runtime that goes on without us, and we do behind one that is killed.
         process::ends_with_us(&mut command);
+        process::become_subreaper().map_err(&here)?;
         let status = command.status().map_err(RuntimeError::place(&call.real.program))?;
         drop(annotated);
         if !status.success() {
             self.clean_up();
+            let log = kept_log::keep(&call.settings.state, &self.new.id, &work.join(LOG));
             let error = ContainerError::Runtime {
                 program: call.real.program.clone(),
                 action: "restore",
                 said: status.to_string(),
             };
-            return Err(self.failed(checkpoint)(error.with_log(&work.join(LOG), Operation::Restore)));
+            return Err(RuntimeError::Container {
+                checkpoint: checkpoint.to_owned(),
+                source: Box::new(error.with_log(&work.join(LOG), Operation::Restore)),
+                log: log.ok(),
+            });
         }
         let usual = criu::usual(call.real.flavor);
         let finished = self.waiting(checkpoint, room, pid_file, prepared).and_then(|record| {
             adjust_score(record.pid, self.grant.oom_score_adj);
+            if call.real.flavor == Flavor::Crun {
+                let (id, pid, bundle) = (&self.new.id, record.pid, &self.bundle);
+                Subject { id, pid, bundle, config: self.config }.run(Point::CreateRuntime)?;
+            }
             std::fs::write(&configuration, criu::afterwards(self.config, usual)).map_err(&here)?;
             place.write(&record).map_err(&here)?;
             Ok(record)
@@ -341,19 +382,25 @@ impl Making<'_> {
             // It goes with this process, or where that is killed just now, with the container.
             room: room.to_owned(),
             state: self.call.root().join(&self.new.id),
+            bundle: self.bundle.clone(),
+            maker: (0, 0),
+            groups: Vec::new(),
+            undo: None,
+            from: None,
         })
     }
 
     /// Removes what the runtime has made of a container that could not be restored.
     fn clean_up(&self) {
-        wake::let_go_of_root(self.call.root(), &self.new.id);
-        let mut command = Command::new(&self.call.real.program);
-        if let Some(root) = &self.call.line.global.root {
-            command.arg("--root").arg(root);
-        }
-        command.args(["delete", "--force", &self.new.id]);
-        let null = std::process::Stdio::null;
-        let _ = command.stdin(null()).stdout(null()).stderr(null()).status();
+        let remains = Remains {
+            real: &self.call.real,
+            root: self.call.line.global.root.as_deref(),
+            state: &self.call.root().join(&self.new.id),
+            bundle: &self.bundle,
+            id: &self.new.id,
+            groups: &self.groups,
+        };
+        remains.take_away();
     }
 
     fn words(&self, room: &Path, work: &Path, pid_file: &Path, label: Option<&str>) -> Vec<OsString> {
@@ -405,9 +452,47 @@ fn adjust_score(init: i32, granted: Option<i32>) {
     }
 }
 
-/// What is to be told about a restore, beside the log.
 impl Call<'_> {
+    /// Tells something in the runtime's log.
     pub(super) fn say(&self, level: Level, message: &str) {
         log::write(&self.line.global, level, message);
+    }
+
+    /// Takes away what a restore that was cut off has left, and says so.
+    pub(super) fn take_away(
+        &self,
+        id: &str,
+        place: &RecordPlace,
+        record: &Record,
+    ) -> Result<(), RuntimeError> {
+        let root = record.state.parent();
+        let remains = Remains {
+            real: &self.real,
+            root,
+            state: &record.state,
+            bundle: &record.bundle,
+            id,
+            groups: &record.groups,
+        };
+        let found = remains.take_away();
+        if let Some(undo) = &record.undo {
+            undo.put_back();
+        }
+        place.remove().map_err(RuntimeError::place(place.directory()))?;
+        let what = if found { "what it left is removed" } else { "it left nothing of the container" };
+        self.say(
+            Level::Warning,
+            &format!("a restore of {id} from {} was cut off; {what}", record.checkpoint),
+        );
+        Ok(())
+    }
+
+    /// Looks after all containers: what others' deletes and kills have left of them.
+    pub(super) fn sweep(&self) {
+        record::sweep(&self.settings.run, |id, place, record| {
+            if let Err(error) = self.take_away(id, place, record) {
+                tracing::warn!(id, %error, "what a restore left that was cut off stays");
+            }
+        });
     }
 }

@@ -21,6 +21,8 @@ use crate::container::Flavor;
 pub const NAME: &str = "criu";
 /// CRIU's command line, a word a line.
 pub const VARIABLE: &str = "TORPOR_RUNTIME_CRIU";
+/// The directory of plugins that it may load.
+pub const PLUGINS: &str = "TORPOR_RUNTIME_CRIU_PLUGINS";
 /// The annotation that names a configuration.
 pub const ANNOTATION: &str = "org.criu.config";
 
@@ -58,9 +60,10 @@ pub fn exec(arguments: &[OsString]) -> Option<io::Error> {
     let words = std::env::var_os(VARIABLE).filter(|_| name.is_some_and(|name| name == NAME))?;
     let words = words.to_str()?;
     let mut words = words.lines();
+    let plugins = std::env::var_os(PLUGINS).unwrap_or_else(|| NO_PLUGINS.into());
     let mut command = Command::new(words.next()?);
     command.args(words).arg("--no-default-config").args(&arguments[1..]);
-    command.env_clear().env("PATH", SEARCH_PATH).env("LC_ALL", "C").env("CRIU_LIBS_DIR", NO_PLUGINS);
+    command.env_clear().env("PATH", SEARCH_PATH).env("LC_ALL", "C").env("CRIU_LIBS_DIR", plugins);
     Some(command.exec())
 }
 

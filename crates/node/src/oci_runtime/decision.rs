@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 
 use torpor_store::name::{NameError, Reference};
 
+use crate::pod_annotations::{Fact, PodAnnotations, TwoEngines};
+
 /// Names a checkpoint: `NAME` for the newest of a name, `NAME@NUMBER`, or `none`. With `.CONTAINER` behind it, for that container.
 pub const RESTORE: &str = "torpor.dev/restore";
 /// `fresh` or `fail`: what a restore that fails becomes.
@@ -14,13 +16,6 @@ pub const ON_FAILURE: &str = "torpor.dev/on-restore-failure";
 pub const AGAIN: &str = "torpor.dev/restore-again";
 /// Where an image carries a checkpoint, below the container's root.
 pub const CARRIED: &str = ".torpor/checkpoint";
-
-/// Annotations of containerd and CRI-O, in this order.
-const KIND: [&str; 2] = ["io.kubernetes.cri.container-type", "io.kubernetes.cri-o.ContainerType"];
-const NAMESPACE: [&str; 2] = ["io.kubernetes.cri.sandbox-namespace", "io.kubernetes.pod.namespace"];
-const POD: [&str; 2] = ["io.kubernetes.cri.sandbox-name", "io.kubernetes.pod.name"];
-const UID: [&str; 2] = ["io.kubernetes.cri.sandbox-uid", "io.kubernetes.pod.uid"];
-const CONTAINER: [&str; 2] = ["io.kubernetes.cri.container-name", "io.kubernetes.container.name"];
 
 /// A container's place in a pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,6 +103,9 @@ pub enum DecisionError {
         #[source]
         source: NameError,
     },
+    /// The pod is not known for certain.
+    #[error(transparent)]
+    TwoEngines(#[from] TwoEngines),
     /// A word that it does not take.
     #[error("annotation {key} is {value:?}, and takes {words}")]
     Word {
@@ -130,26 +128,29 @@ impl DecisionError {
                     .to_owned()
             }
             DecisionError::Name { source, .. } => source.remedy().to_owned(),
+            DecisionError::TwoEngines(TwoEngines) => {
+                "remove annotations of the pod that begin with io.kubernetes.cri".to_owned()
+            }
             DecisionError::Word { key, words, .. } => format!("set {key} to one of {words}, or remove it"),
         }
     }
 }
 
-fn first<'a>(annotations: &'a BTreeMap<String, String>, keys: [&str; 2]) -> Option<&'a str> {
-    keys.iter().find_map(|key| annotations.get(*key)).map(String::as_str)
-}
-
 impl Place {
     /// The place that the engine's annotations tell. None for what is in no pod.
-    #[must_use]
-    pub fn of(annotations: &BTreeMap<String, String>) -> Option<Place> {
-        let say = |keys| first(annotations, keys).map(str::to_owned);
-        Some(Place {
-            namespace: say(NAMESPACE)?,
-            pod: say(POD)?,
-            uid: say(UID).unwrap_or_default(),
-            container: say(CONTAINER)?,
-        })
+    ///
+    /// # Errors
+    /// It cannot be told which engine's they are.
+    pub fn of(annotations: &BTreeMap<String, String>) -> Result<Option<Place>, TwoEngines> {
+        Ok(PodAnnotations::of(annotations)?.and_then(|pod| {
+            let say = |fact| pod.get(fact).map(str::to_owned);
+            Some(Place {
+                namespace: say(Fact::Namespace)?,
+                pod: say(Fact::Pod)?,
+                uid: say(Fact::Uid).unwrap_or_default(),
+                container: say(Fact::Container)?,
+            })
+        }))
     }
 }
 
@@ -173,10 +174,10 @@ pub fn decide(
     annotations: &BTreeMap<String, String>,
     carries: impl FnOnce() -> bool,
 ) -> Result<Decision, DecisionError> {
-    if first(annotations, KIND) == Some("sandbox") {
+    if PodAnnotations::of(annotations)?.is_some_and(|pod| pod.is_sandbox()) {
         return Ok(Decision::Fresh);
     }
-    let place = Place::of(annotations);
+    let place = Place::of(annotations)?;
     let source = match said(annotations, RESTORE, place.as_ref()) {
         Some((_, "none")) => None,
         Some((key, value)) => Some(Source::Store(reference(key, value, place.as_ref())?)),
@@ -249,7 +250,7 @@ mod tests {
 
     #[test]
     fn what_annotations_say() {
-        let place = Place::of(&in_pod(&[]));
+        let place = Place::of(&in_pod(&[])).unwrap();
         assert_eq!(place.as_ref().unwrap().uid, "u-1");
         for (given, carries, expected) in [
             (annotations(&[]), false, None),
@@ -287,7 +288,7 @@ mod tests {
     #[test]
     fn a_pods_sandbox_is_nobodys_checkpoint() {
         let mut given = in_pod(&[(RESTORE, "web")]);
-        given.insert(KIND[0].to_owned(), "sandbox".to_owned());
+        given.insert("io.kubernetes.cri.container-type".to_owned(), "sandbox".to_owned());
         assert_eq!(decide(&given, || true), Ok(Decision::Fresh));
     }
 
@@ -301,6 +302,12 @@ mod tests {
             ("io.kubernetes.container.name", "app"),
         ]);
         assert_eq!(Place::of(&given), Place::of(&in_pod(&[])));
+        // A pod's own annotations reach the configuration, too: one that would be of another namespace.
+        let mut spoofed = given.clone();
+        spoofed.insert("io.kubernetes.cri.sandbox-namespace".to_owned(), "victim".to_owned());
+        assert_eq!(Place::of(&spoofed), Place::of(&given));
+        spoofed.insert("io.kubernetes.cri.container-type".to_owned(), "container".to_owned());
+        assert!(matches!(decide(&spoofed, || false), Err(DecisionError::TwoEngines(_))));
     }
 
     #[test]

@@ -4,15 +4,17 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use torpor_store::lineage::LineageError;
-use torpor_store::name::{Name, Reference};
+use torpor_store::name::Reference;
 use torpor_store::{KeyError, OpenError, ReadError};
 
 use super::decision::DecisionError;
 use super::fit::{GrantError, Misfit};
+use super::hooks::OciHookError;
 use super::real::RealError;
 use super::settings::SettingsError;
 use crate::container::ContainerError;
 use crate::criu_bundle::FindCriuError;
+use crate::permit::{KeyPairError, Objection};
 
 /// Why it fails by itself.
 #[derive(Debug, thiserror::Error)]
@@ -93,18 +95,44 @@ pub enum RuntimeError {
         because: String,
     },
     /// It belongs to another namespace.
-    #[error("{name} is a checkpoint of {}, and this pod is in namespace {own:?}", whose(namespace))]
+    #[error(
+        "{checkpoint} is a checkpoint of {}, and this pod is in namespace {own:?}{}",
+        whose(namespace),
+        besides(objections)
+    )]
     Foreign {
-        /// Its name.
-        name: Name,
+        /// Its name and number.
+        checkpoint: String,
         /// The namespace it was made in.
         namespace: Option<String>,
         /// The pod's namespace.
         own: String,
+        /// Why its permits do not hold.
+        objections: Vec<Objection>,
     },
+    /// A key that the configuration names cannot be had.
+    #[error("whom this node trusts cannot be told")]
+    TrustedKey(#[from] KeyPairError),
     /// Only root can restore.
     #[error("a container can be restored by root only")]
     NotRoot,
+    /// It has hooks that a restore cannot run.
+    #[error(
+        "a container with {kind} hooks cannot be restored: they are run by a process that a restore does not have"
+    )]
+    Hooks {
+        /// Which.
+        kind: &'static str,
+    },
+    /// A hook failed.
+    #[error(transparent)]
+    Hook(#[from] OciHookError),
+    /// Somebody else restores a container of this ID.
+    #[error("container {id} is being restored already")]
+    InTheMaking {
+        /// Its ID.
+        id: String,
+    },
     /// A container that waits was to be started, and has ended.
     #[error("cannot start a container that has stopped")]
     Stopped,
@@ -133,6 +161,8 @@ pub enum RuntimeError {
         /// Why not.
         #[source]
         source: Box<ContainerError>,
+        /// CRIU's log, where it is kept.
+        log: Option<PathBuf>,
     },
 }
 
@@ -141,6 +171,10 @@ fn whose(namespace: &Option<String>) -> String {
         Some(namespace) => format!("namespace {namespace:?}"),
         None => "no namespace".to_owned(),
     }
+}
+
+fn besides(objections: &[Objection]) -> String {
+    objections.iter().map(|objection| format!("; {objection}")).collect()
 }
 
 fn list(misfits: &[Misfit]) -> String {
@@ -158,7 +192,14 @@ impl RuntimeError {
     /// is not.
     #[must_use]
     pub fn may_start_fresh(&self) -> bool {
-        !matches!(self, RuntimeError::Foreign { .. } | RuntimeError::Decision(_) | RuntimeError::Settings(_))
+        !matches!(
+            self,
+            RuntimeError::Foreign { .. }
+                | RuntimeError::TrustedKey(_)
+                | RuntimeError::Decision(_)
+                | RuntimeError::Settings(_)
+                | RuntimeError::InTheMaking { .. }
+        )
     }
 
     /// What to do about it.
@@ -182,10 +223,17 @@ impl RuntimeError {
             RuntimeError::NotOffered { reference, .. } => {
                 format!("`torpor show {}` tells what there is, and what was restored", reference.name)
             }
-            RuntimeError::Foreign { .. } => {
-                "make the checkpoint in the pod's own namespace; nothing else grants it yet".to_owned()
-            }
+            RuntimeError::Foreign { checkpoint, own, .. } => format!(
+                "make the checkpoint in the pod's own namespace, or permit it by `torpor sign {checkpoint} --namespace {own} --key FILE` \
+                 with a key whose public half /etc/torpor/runtime.yaml names under trustedKeys"
+            ),
+            RuntimeError::TrustedKey(error) => error.remedy().to_owned(),
             RuntimeError::NotRoot => "set the annotation torpor.dev/restore to none".to_owned(),
+            RuntimeError::Hooks { .. } => {
+                "leave them out, as for CDI devices, or set torpor.dev/on-restore-failure to fresh".to_owned()
+            }
+            RuntimeError::Hook(_) => "see what the hook is for".to_owned(),
+            RuntimeError::InTheMaking { .. } => "wait for that, or use another ID".to_owned(),
             RuntimeError::Stopped => "delete it, and create it again".to_owned(),
             RuntimeError::Grant { .. } => "see what wrote it".to_owned(),
             RuntimeError::Misfits { .. } => {
@@ -209,6 +257,9 @@ impl RuntimeError {
             }
             source = cause.source();
         }
+        if let RuntimeError::Container { log: Some(log), .. } = self {
+            line = format!("{line}; CRIU's log is {}", log.display());
+        }
         format!("{line} ({})", self.remedy())
     }
 }
@@ -220,7 +271,7 @@ mod tests {
     #[test]
     fn a_line_says_what_why_and_what_to_do() {
         let source = Box::new(ContainerError::NotAContainer { path: "/i".into() });
-        let error = RuntimeError::Container { checkpoint: "web@3".into(), source };
+        let error = RuntimeError::Container { checkpoint: "web@3".into(), source, log: None };
         let line = error.line();
         assert!(
             line.starts_with("web@3 cannot be restored: /i holds no checkpoint of a container"),
@@ -232,14 +283,16 @@ mod tests {
     #[test]
     fn what_is_not_allowed_does_not_start_at_all() {
         let foreign = RuntimeError::Foreign {
-            name: "web".parse().unwrap(),
+            checkpoint: "web@3".into(),
             namespace: Some("a".into()),
             own: "b".into(),
+            objections: vec![Objection::Unknown],
         };
         assert!(!foreign.may_start_fresh());
         assert_eq!(
             foreign.to_string(),
-            "web is a checkpoint of namespace \"a\", and this pod is in namespace \"b\""
+            "web@3 is a checkpoint of namespace \"a\", and this pod is in namespace \"b\"; a permit is signed by none of the keys that \
+             this node trusts"
         );
         assert!(RuntimeError::NoCheckpoint { reference: "web@1".parse().unwrap() }.may_start_fresh());
     }

@@ -115,6 +115,8 @@ pub enum Misfit {
         /// Which, as the specification calls it.
         flag: &'static str,
     },
+    /// The container was at no terminal, and is to be at one.
+    NoTerminal,
     /// A path is neither covered up nor read-only.
     Uncovered {
         /// The path.
@@ -162,6 +164,7 @@ impl fmt::Display for Misfit {
                 write!(f, "{file_system} is mounted at {}", point.display())
             }
             Misfit::Flag { point, flag } => write!(f, "the mount at {} is not {flag}", point.display()),
+            Misfit::NoTerminal => f.write_str("it was at no terminal, and is to be at one"),
             Misfit::Uncovered { path } => write!(f, "{} is neither masked nor read-only", path.display()),
             Misfit::Path { image, path } => write!(f, "{image} has the path {path:?}"),
             Misfit::Plugin { name } => write!(f, "it takes CRIU's plugin {name:?}"),
@@ -184,6 +187,8 @@ pub struct Claim {
     /// Paths, and in which image they stand.
     paths: Vec<(String, String)>,
     plugins: Vec<String>,
+    /// Whether a process has a terminal.
+    terminal: bool,
 }
 
 impl Claim {
@@ -192,7 +197,9 @@ impl Claim {
     /// # Errors
     /// One of them cannot be read.
     pub fn read(images: &Path) -> Result<Claim, ContainerError> {
-        let mut claim = Claim::default();
+        // Of an image without any entry there are only the two words that tell its kind.
+        let terminal = images.join("tty-info.img").metadata().is_ok_and(|found| found.len() > 8);
+        let mut claim = Claim { terminal, ..Claim::default() };
         let inventory: Vec<Inventory> = entries(&images.join("inventory.img"))?;
         for entry in inventory {
             claim.machine = entry.root_ids;
@@ -287,6 +294,9 @@ pub fn misfits(claim: &Claim, grant: &Grant, exists: impl Fn(&Path) -> bool) -> 
     filters::check(claim, grant, &mut all);
     namespaces::check(claim, grant, &mut all);
     mounts::check(&claim.mounts, grant, exists, &mut all);
+    if grant.terminal && !claim.terminal {
+        all.push(Misfit::NoTerminal);
+    }
     let climbing = |path: &str| Path::new(path).components().any(|part| part.as_os_str() == "..");
     for (image, path) in claim.paths.iter().filter(|(_, path)| climbing(path) || path.contains('\0')) {
         all.push(Misfit::Path { image: image.clone(), path: path.clone() });

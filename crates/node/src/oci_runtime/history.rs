@@ -118,11 +118,29 @@ impl History {
         std::fs::rename(partial, &self.file)
     }
 
-    /// Forgets a restore that came to nothing: what was before holds again.
-    pub fn put_back(&self, before: Option<&Restored>) {
-        let result = match before {
-            Some(before) => self.remember(before),
-            None => std::fs::remove_file(&self.file),
+    /// What is to hold again where a restore comes to nothing.
+    #[must_use]
+    pub fn undo(&self, before: Option<&Restored>) -> Undo {
+        Undo { file: self.file.clone(), before: before.cloned() }
+    }
+}
+
+/// How to forget a restore that came to nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Undo {
+    file: PathBuf,
+    before: Option<Restored>,
+}
+
+impl Undo {
+    /// What was before holds again.
+    pub fn put_back(&self) {
+        let result = match &self.before {
+            Some(before) => History { file: self.file.clone() }.remember(before),
+            None => match std::fs::remove_file(&self.file) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                result => result,
+            },
         };
         if let Err(error) = result {
             tracing::warn!(%error, path = %self.file.display(), "a restore that came to nothing stays remembered");
@@ -187,9 +205,9 @@ mod tests {
         assert_eq!(of(None, "c1").last().unwrap(), None);
         of(None, "c1").remember(&restored("web", 1)).unwrap();
         assert_eq!(of(None, "c2").last().unwrap(), None);
-        of(None, "c1").put_back(None);
+        of(None, "c1").undo(None).put_back();
         assert_eq!(of(None, "c1").last().unwrap(), None);
-        of(Some(&app), "c1").put_back(Some(&restored("web", 0)));
+        of(Some(&app), "c1").undo(Some(&restored("web", 0))).put_back();
         assert_eq!(of(Some(&app), "c1").last().unwrap(), Some(restored("web", 0)));
     }
 

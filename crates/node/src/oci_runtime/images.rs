@@ -27,6 +27,8 @@ pub struct Prepared {
     pub stopped: Vec<u32>,
     /// The profile or label of the machine's security module that they get, where they had another.
     pub label: Option<String>,
+    /// Whether CRIU needs plugins for devices.
+    pub plugins: bool,
 }
 
 /// Makes the images in a directory fit a network with these addresses, and what is mounted by the engine.

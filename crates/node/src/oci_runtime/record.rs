@@ -9,6 +9,10 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::early_end::Origin;
+use super::history::Undo;
+use crate::{process_tree, staging};
+
 /// The file's name.
 const FILE: &str = "record.json";
 
@@ -46,6 +50,30 @@ pub struct Record {
     /// The directory in which the real runtime keeps its state.
     #[serde(default)]
     pub state: PathBuf,
+    /// Its bundle.
+    #[serde(default)]
+    pub bundle: PathBuf,
+    /// Who makes it, and when that was started.
+    #[serde(default)]
+    pub maker: (i32, u64),
+    /// Control groups that were not there before it.
+    #[serde(default)]
+    pub groups: Vec<PathBuf>,
+    /// What holds of its pod's history where nothing comes of it.
+    #[serde(default)]
+    pub undo: Option<Undo>,
+    /// The generation it is from, where it is one of a store's.
+    #[serde(default)]
+    pub from: Option<Origin>,
+}
+
+impl Record {
+    /// Whether its restore was cut off: whoever made it is gone.
+    #[must_use]
+    pub fn is_cut_off(&self) -> bool {
+        let (pid, started) = self.maker;
+        self.stage == Stage::Making && process_tree::started(pid) != Some(started)
+    }
 }
 
 /// The place of one container's record.
@@ -97,20 +125,27 @@ impl RecordPlace {
     pub fn remove(&self) -> io::Result<bool> {
         let room = self.read().ok().flatten().map(|record| record.room);
         if let Some(room) = room {
-            gone(std::fs::remove_dir_all(room))?;
+            remove(&room)?;
         }
-        gone(std::fs::remove_dir_all(&self.directory))
+        remove(&self.directory)
     }
 }
 
-/// Removes what is known of containers that the real runtime knows no more: somebody else had it delete them.
-pub fn sweep(run: &Path) {
+/// Removes what is known of containers that the real runtime knows no more: somebody else had it delete them. Those whose restore
+/// was cut off are told to `cut_off`, by ID.
+pub fn sweep(run: &Path, mut cut_off: impl FnMut(&str, &RecordPlace, &Record)) {
     let below = |directory: &Path| {
         let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
         entries.map(|entry| entry.path()).collect::<Vec<_>>()
     };
     for directory in below(run).iter().flat_map(|roots| below(roots)) {
         let place = RecordPlace { directory };
+        let record = place.read().ok().flatten();
+        let id = place.directory.file_name().and_then(|name| name.to_str()).map(str::to_owned);
+        if let Some((record, id)) = record.filter(Record::is_cut_off).zip(id) {
+            cut_off(&id, &place, &record);
+            continue;
+        }
         let gone = |record: &Record| record.stage != Stage::Making && !record.state.exists();
         if place.read().ok().flatten().is_some_and(|record| gone(&record))
             && let Err(error) = place.remove()
@@ -120,9 +155,9 @@ pub fn sweep(run: &Path) {
     }
 }
 
-/// What was not there is gone too.
-fn gone(result: io::Result<()>) -> io::Result<bool> {
-    match result {
+/// Removes a directory, and says whether there was one.
+fn remove(path: &Path) -> io::Result<bool> {
+    match staging::remove(path) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
@@ -155,6 +190,11 @@ mod tests {
             stopped: vec![4],
             room: room.clone(),
             state: run.path().join("state"),
+            bundle: "/b".into(),
+            maker: (0, 0),
+            groups: Vec::new(),
+            undo: None,
+            from: None,
         };
         place.write(&record).unwrap();
         let same = RecordPlace::new(run.path(), Path::new("/run//runc/"), "one");
@@ -162,10 +202,10 @@ mod tests {
         let other = RecordPlace::new(run.path(), Path::new("/run/crun"), "one");
         assert_eq!(other.read().unwrap(), None);
         std::fs::create_dir(run.path().join("state")).unwrap();
-        sweep(run.path());
+        sweep(run.path(), |_, _, _| unreachable!());
         assert!(same.read().unwrap().is_some(), "the runtime knows it");
         std::fs::remove_dir(run.path().join("state")).unwrap();
-        sweep(run.path());
+        sweep(run.path(), |_, _, _| unreachable!());
         assert!(same.read().unwrap().is_none(), "the runtime knows it no more");
         assert!(!room.exists());
         std::fs::create_dir(&room).unwrap();
@@ -173,5 +213,24 @@ mod tests {
         assert!(same.remove().unwrap());
         assert!(!same.remove().unwrap());
         assert!(!room.exists());
+    }
+
+    #[test]
+    fn a_restore_is_cut_off_where_its_maker_is_gone() {
+        let run = tempfile::tempdir().unwrap();
+        let own = std::process::id() as i32;
+        let started = process_tree::started(own).unwrap();
+        let place = |id: &str| RecordPlace::new(run.path(), Path::new("/run/runc"), id);
+        for (id, maker) in [("lives", (own, started)), ("other", (own, started + 1))] {
+            let record = serde_json::json!({"stage": "making", "checkpoint": "web@1", "room": run.path().join("room"), "maker": maker});
+            place(id).write(&serde_json::from_value(record).unwrap()).unwrap();
+        }
+        let mut found = Vec::new();
+        sweep(run.path(), |id, place, _| {
+            found.push(id.to_owned());
+            place.remove().unwrap();
+        });
+        assert_eq!(found, ["other"]);
+        assert!(place("lives").read().unwrap().is_some());
     }
 }

@@ -26,11 +26,15 @@ pub struct Settings {
     /// The CRIU that restores: an executable, or the prefix of a private one. By default the one that came with Torpor,
     /// or the runtime's own.
     pub criu: Option<PathBuf>,
+    /// A directory with plugins of CRIU's, which only root may be able to change. None are loaded without.
+    pub plugins: Option<PathBuf>,
     /// Where checkpoints are laid out while they are restored, as large as the memory of what is restored; and where it is
     /// remembered what was restored.
     pub state: PathBuf,
     /// Where it is kept which containers were restored, for as long as they are there.
     pub run: PathBuf,
+    /// Files with public keys whose permits are believed ([`crate::permit`]).
+    pub trusted_keys: Vec<PathBuf>,
 }
 
 /// A store.
@@ -78,8 +82,10 @@ impl Default for Settings {
                 key_file: None,
             }],
             criu: None,
+            plugins: None,
             state: PathBuf::from("/var/lib/torpor-runtime"),
             run: PathBuf::from("/run/torpor/runtime"),
+            trusted_keys: Vec::new(),
         }
     }
 }

@@ -3,19 +3,23 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use torpor_store::lineage::{Decision, Lineage, Wish};
+use torpor_store::lineage::{Decision, Lineage, LineageError, Signed, Wish};
 use torpor_store::name::{Name, Reference};
 use torpor_store::{GenerationKind, LocalBackend, ManifestId, OpenError, Repository};
 
 use super::create::{Making, Outcome};
 use super::decision::Place;
+use super::early_end::Origin;
 use super::error::RuntimeError;
 use super::history::{self, History, Restored};
-use super::settings::Store;
-use crate::container::generation::Facts;
+use super::log::Level;
+use super::record::Record;
+use super::settings::{Settings, Store};
+use crate::accelerator::Plugins;
 use crate::container::stored::Kept;
 use crate::container::{Lease, Taker};
 use crate::machine::Machine;
+use crate::permit::{Permit, PublicKey};
 
 /// A name, in the first store that has it.
 struct Found {
@@ -72,8 +76,19 @@ pub(super) fn restore(making: &Making<'_>, reference: &Reference) -> Result<Outc
     let failed = making.failed(&checkpoint);
     let manifest = found.repository.manifest(manifest)?;
     let kept = Kept::new(&found.repository, &manifest).map_err(&failed)?;
-    allowed(&reference.name, kept.facts(), place)?;
+    let made_in = kept.facts().pod.as_ref().map(|pod| pod.namespace.as_str());
+    if let Some(place) = place.filter(|place| made_in != Some(place.namespace.as_str())) {
+        let foreign = Foreign { name: &reference.name, number, made_in, manifest: manifest.id(), place };
+        let record = epoch.record()?;
+        let signed = record.generation(number).map_or(&[][..], |generation| &generation.signed);
+        let permit = foreign.permitted(signed, &settings.trusted_keys)?;
+        let namespaces = permit.namespaces.join(", ");
+        making.call.say(Level::Info, &format!("{checkpoint} is permitted in namespaces {namespaces}"));
+    }
     kept.check(&machine).map_err(&failed)?;
+    let plugins = settings.plugins.as_deref().filter(|_| !kept.facts().accelerators.is_empty());
+    let plugins = plugins.map(Plugins::trusted).transpose().map_err(|error| failed(error.into()))?;
+    let vendors = kept.check_accelerators(plugins.as_ref()).map_err(&failed)?;
 
     let history = History::of(&settings.state, place, &making.new.id, &making.bundle);
     let cannot = RuntimeError::place(&settings.state);
@@ -86,36 +101,50 @@ pub(super) fn restore(making: &Making<'_>, reference: &Reference) -> Result<Outc
     }
 
     let mut files = kept.files_for(&making.rootfs).map_err(&failed)?;
-    let room = making.room(&checkpoint)?;
+    let undo = history.undo(last.as_ref());
+    let room = making.room(&checkpoint, undo.clone())?;
     let directory = room.path().join("images");
     std::fs::create_dir(&directory).map_err(RuntimeError::place(&directory))?;
     epoch.record_attempt(number)?;
     let mut attempt = || {
         kept.images_into(&directory).map_err(&failed)?;
-        let prepared = making.prepare(&checkpoint, &directory)?;
+        let prepared = making.prepare(&checkpoint, &directory, &vendors)?;
         let before = files.before().map_err(&failed)?;
         files.put().map_err(&failed)?;
         history.remember(&next).map_err(&cannot)?;
         // Before its first instruction: a suspend is resumed once.
         epoch.record_restored(number)?;
         let options = &kept.facts().criu.options;
-        let record = making.run(&checkpoint, room.path(), &prepared, options).inspect_err(|_| {
-            history.put_back(last.as_ref());
-        })?;
-        // Nobody is there who could say later that it runs on.
+        let record =
+            making.run(&checkpoint, room.path(), &prepared, options).inspect_err(|_| undo.put_back())?;
+        // Whoever finds later that it died at once says so.
         epoch.record_settled()?;
+        let suspend = kind == GenerationKind::Suspend;
+        let from = Origin { name: reference.name.clone(), number, epoch: epoch.number(), suspend };
+        let record = Record { from: Some(from), undo: Some(undo.clone()), ..record };
+        let place = making.call.record(&making.new.id);
+        place.write(&record).map_err(RuntimeError::place(place.directory()))?;
         before.release();
         Ok(record)
     };
     let made: Result<_, RuntimeError> = attempt();
     match made {
-        Ok(record) => Ok(Outcome::Restored(record)),
+        Ok(record) => Ok(Outcome::Restored(Box::new(record))),
         Err(error) => {
             if let Err(error) = epoch.record_failed(number, &error.line()) {
                 tracing::warn!(%error, "the failure cannot be noted");
             }
             Err(error)
         }
+    }
+}
+
+/// Notes that what was restored died at once. An epoch that was followed by another has no say any more.
+pub(super) fn died(settings: &Settings, from: &Origin, reason: &str) -> Result<(), RuntimeError> {
+    let Some(found) = find(&settings.stores, &from.name)? else { return Ok(()) };
+    match found.lineage.epoch(from.epoch).record_failed(from.number, reason) {
+        Ok(()) | Err(LineageError::Fenced { .. }) => Ok(()),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -145,20 +174,33 @@ fn offered(reference: &Reference, decision: Decision) -> Result<Offered, Runtime
     }
 }
 
-/// Whether a pod may have this checkpoint: it is of the pod's own namespace. What is in no pod was asked for by whoever runs the
-/// node.
-fn allowed(name: &Name, facts: &Facts, place: Option<&Place>) -> Result<(), RuntimeError> {
-    namespaces(name, facts.pod.as_ref().map(|pod| pod.namespace.as_str()), place)
+/// A checkpoint that a pod of another namespace asks for. What is in no pod was asked for by whoever runs the node.
+struct Foreign<'a> {
+    name: &'a Name,
+    number: u64,
+    made_in: Option<&'a str>,
+    manifest: ManifestId,
+    place: &'a Place,
 }
 
-fn namespaces(name: &Name, made_in: Option<&str>, place: Option<&Place>) -> Result<(), RuntimeError> {
-    match place {
-        Some(place) if made_in != Some(place.namespace.as_str()) => Err(RuntimeError::Foreign {
-            name: name.clone(),
-            namespace: made_in.map(str::to_owned),
-            own: place.namespace.clone(),
-        }),
-        _ => Ok(()),
+impl Foreign<'_> {
+    /// The permit by which the pod may have it.
+    fn permitted(&self, signed: &[Signed], keys: &[PathBuf]) -> Result<Permit, RuntimeError> {
+        let keys = keys.iter().map(|path| PublicKey::read(path)).collect::<Result<Vec<_>, _>>()?;
+        let now = jiff::Timestamp::now();
+        let mut objections = Vec::new();
+        for signed in signed {
+            match Permit::verify(signed, &keys, self.manifest, &self.place.namespace, now) {
+                Ok(permit) => return Ok(permit),
+                Err(objection) => objections.push(objection),
+            }
+        }
+        Err(RuntimeError::Foreign {
+            checkpoint: format!("{}@{}", self.name, self.number),
+            namespace: self.made_in.map(str::to_owned),
+            own: self.place.namespace.clone(),
+            objections,
+        })
     }
 }
 
@@ -167,31 +209,46 @@ mod tests {
     use torpor_store::lineage::Reason;
 
     use super::*;
+    use crate::permit::SecretKey;
 
     fn reference(text: &str) -> Reference {
         text.parse().unwrap()
     }
 
     #[test]
-    fn a_pod_gets_checkpoints_of_its_own_namespace_only() {
+    fn a_pod_of_another_namespace_needs_a_permit_by_a_trusted_key() {
+        let files = tempfile::tempdir().unwrap();
+        let (key, other) = (SecretKey::generate().unwrap(), SecretKey::generate().unwrap());
+        let trusted = vec![key.write(&files.path().join("key")).unwrap()];
+        let manifest = |digit: &str| digit.repeat(64).parse::<ManifestId>().unwrap();
         let name: Name = "web".parse().unwrap();
-        let place = |namespace: &str| Place {
-            namespace: namespace.into(),
-            pod: "web-0".into(),
-            uid: "u".into(),
-            container: "app".into(),
+        let place =
+            Place { namespace: "test".into(), pod: "web-0".into(), uid: "u".into(), container: "app".into() };
+        let foreign =
+            Foreign { name: &name, number: 3, made_in: Some("shop"), manifest: manifest("a"), place: &place };
+        let permit = |digit: &str, namespace: &str| {
+            Permit::new(name.clone(), 3, manifest(digit), vec![namespace.to_owned()], None)
         };
-        for (made_in, own, permitted) in [
-            (Some("shop"), Some("shop"), true),
-            (Some("shop"), Some("other"), false),
-            (None, Some("shop"), false),
-            (Some("shop"), None, true),
-            (None, None, true),
-        ] {
-            let own = own.map(place);
-            let result = namespaces(&name, made_in, own.as_ref());
-            assert_eq!(result.is_ok(), permitted, "{made_in:?} {own:?}: {result:?}");
+        let good = permit("a", "test").sign(&key);
+        assert!(foreign.permitted(std::slice::from_ref(&good), &trusted).is_ok());
+        let bad = [
+            permit("b", "test").sign(&key),
+            permit("a", "prod").sign(&key),
+            permit("a", "test").sign(&other),
+        ];
+        for signed in bad.iter().map(std::slice::from_ref).chain([&[][..], &bad]) {
+            let error = foreign.permitted(signed, &trusted).unwrap_err();
+            assert!(
+                matches!(&error, RuntimeError::Foreign { objections, .. } if objections.len() == signed.len())
+            );
         }
+        assert!(foreign.permitted(std::slice::from_ref(&good), &[]).is_err());
+        assert!(foreign.permitted(&[&bad[..], &[good]].concat(), &trusted).is_ok());
+        let error = foreign.permitted(&[], &[files.path().join("none")]).unwrap_err();
+        assert!(
+            matches!(&error, RuntimeError::TrustedKey(_)),
+            "a key that cannot be read is no excuse: {error}"
+        );
     }
 
     #[test]

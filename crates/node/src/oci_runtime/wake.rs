@@ -8,8 +8,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::Call;
+use super::early_end;
 use super::error::RuntimeError;
-use super::record::{self, Record, RecordPlace, Stage};
+use super::hooks::{Point, Subject};
+use super::log::Level;
+use super::record::{Record, RecordPlace, Stage};
+use super::remains::let_go_of_root;
 use crate::process_tree;
 use crate::sys::process;
 
@@ -39,7 +43,16 @@ pub(super) fn start(
         }
         _ => {}
     }
+    if let Err(error) = early_end::look_on(place, record) {
+        tracing::warn!(%error, "nobody looks on whether it dies at once");
+    }
     go_on(record.pid, &record.stopped);
+    let config = std::fs::read(record.bundle.join("config.json")).unwrap_or_default();
+    let (pid, bundle) = (record.pid, record.bundle.as_path());
+    // As the specification has it, one that fails is told, and the container goes on.
+    if let Err(error) = (Subject { id, pid, bundle, config: &config }).run(Point::Poststart) {
+        call.say(Level::Warning, &RuntimeError::from(error).line());
+    }
     Ok(())
 }
 
@@ -89,23 +102,22 @@ pub(super) fn kill(call: &Call<'_>, id: &str, text: &str) -> Result<Option<u8>, 
     }
 }
 
-/// Takes away the mount of a container's root that runc makes in its state for a restore (runc, `libcontainer/criu_linux.go`), and leaves
-/// where it is killed. Its `delete` would remove what is mounted.
-pub(super) fn let_go_of_root(root: &Path, id: &str) {
-    let place = root.join(id).join("criu-root");
-    while rustix::mount::unmount(&place, rustix::mount::UnmountFlags::DETACH).is_ok() {}
-}
-
 /// `delete`, as it was asked: what the real runtime has of it, and what we have.
 pub(super) fn delete(call: &Call<'_>, id: &str) -> Result<u8, RuntimeError> {
-    let_go_of_root(call.root(), id);
+    let place = call.record(id);
+    let failed = RuntimeError::place(place.directory());
+    let record = place.read().map_err(&failed)?;
+    if let Some(record) = record.filter(Record::is_cut_off) {
+        call.take_away(id, &place, &record)?;
+    }
+    let state = call.root().join(id);
+    let_go_of_root(&state, None);
     let code = by_real(call, call.words)?;
     // One that runs is not deleted without force, and stays ours.
-    if !call.root().join(id).exists() {
-        let place = call.record(id);
-        place.remove().map_err(RuntimeError::place(place.directory()))?;
+    if !state.exists() {
+        place.remove().map_err(&failed)?;
     }
-    record::sweep(&call.settings.run);
+    call.sweep();
     Ok(code)
 }
 
@@ -129,6 +141,7 @@ pub(super) fn wait(pid: i32) -> Result<u8, RuntimeError> {
     let code = crate::container::restore::wait(pid).map_err(|source| RuntimeError::Container {
         checkpoint: "the container".to_owned(),
         source: Box::new(source),
+        log: None,
     })?;
     Ok(u8::try_from(code).unwrap_or(u8::MAX))
 }

@@ -30,6 +30,7 @@ pub(crate) fn generation(number: u64, kind: GenerationKind) -> Generation {
         attempts: Vec::new(),
         program: Program::default(),
         note: None,
+        signed: Vec::new(),
     }
 }
 

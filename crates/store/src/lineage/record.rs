@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::signed::Signed;
 use crate::id::ManifestId;
 use crate::manifest::{GenerationKind, Sizes};
 use crate::name::Name;
@@ -182,6 +183,9 @@ pub struct Generation {
     /// A person's or the wrapper's remark.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
+    /// What others have signed about it, oldest first. Nothing here says whether it is to be believed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub signed: Vec<Signed>,
 }
 
 /// What became of a generation.

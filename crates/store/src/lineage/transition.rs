@@ -221,6 +221,7 @@ impl Record {
             attempts: Vec::new(),
             program: publication.program.clone(),
             note: publication.note.as_deref().map(cut),
+            signed: Vec::new(),
         });
         self.next += 1;
         match publication.kind {
@@ -329,6 +330,7 @@ impl Record {
                 "its attempt was not recorded".into(),
             ));
         };
+        let was_settled = attempt.outcome == Outcome::Settled;
         attempt.outcome = Outcome::Failed { reason: cut(reason) };
         let generation = self.generation_mut(number)?;
         let failed = generation.failed_attempts(epoch);
@@ -340,6 +342,10 @@ impl Record {
             State::Resumed { .. } if !generation.is_settled() => State::Committed,
             ref state => state.clone(),
         };
+        if was_settled && kind == GenerationKind::Suspend {
+            // It was taken to run on before that could be known, and is what to go on from after all.
+            self.floor = self.floor.min(number);
+        }
         if let Progress::Running { epoch: running, from: Some(from), .. } = self.progress
             && (running, from) == (epoch, number)
         {
@@ -478,7 +484,7 @@ impl Record {
         })
     }
 
-    fn generation_mut(&mut self, number: u64) -> Result<&mut Generation, LineageError> {
+    pub(super) fn generation_mut(&mut self, number: u64) -> Result<&mut Generation, LineageError> {
         let name = &self.name;
         self.generations
             .iter_mut()

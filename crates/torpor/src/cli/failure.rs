@@ -20,6 +20,7 @@ use torpor_node::install::InstallError;
 use torpor_node::migration::MigrationError;
 use torpor_node::oci_runtime::settings::SettingsError;
 use torpor_node::outlook::OutlookError;
+use torpor_node::permit::KeyPairError;
 use torpor_node::seccomp::SeccompError;
 use torpor_node::status::StatusError;
 use torpor_node::wrapper::WrapperError;
@@ -117,6 +118,7 @@ pub(crate) fn remedy(error: &anyhow::Error) -> Option<String> {
             .or_else(|| cause.downcast_ref().map(|error: &HttpError| error.remedy().to_owned()))
             .or_else(|| cause.downcast_ref().map(|error: &InstallError| error.remedy().to_owned()))
             .or_else(|| cause.downcast_ref().map(|error: &HookError| error.remedy().to_owned()))
+            .or_else(|| cause.downcast_ref().map(|error: &KeyPairError| error.remedy().to_owned()))
             .or_else(|| cause.downcast_ref().map(|error: &StatusError| error.remedy().to_owned()))
             .or_else(|| cause.downcast_ref().map(|error: &ExploreError| error.remedy().to_owned()))
             .or_else(|| cause.downcast_ref().map(|error: &EncodeError| error.remedy().to_owned()))
@@ -158,6 +160,7 @@ pub(crate) fn exit(error: &anyhow::Error) -> Exit {
                 .or_else(|| cause.downcast_ref().map(of_server))
                 .or_else(|| cause.downcast_ref().map(|_: &HttpError| Exit::Place))
                 .or_else(|| cause.downcast_ref().map(|_: &StatusError| Exit::Place))
+                .or_else(|| cause.downcast_ref().map(|_: &KeyPairError| Exit::Credentials))
                 .or_else(|| cause.downcast_ref().map(of_view))
                 .or_else(|| cause.downcast_ref().map(of_image))
                 .or_else(|| cause.downcast_ref().map(|_: &EncodeError| Exit::Damaged))

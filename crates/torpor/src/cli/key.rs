@@ -1,15 +1,16 @@
-//! `torpor key`: which passphrases and key files open an encrypted store.
+//! `torpor key`: which passphrases and key files open an encrypted store, and pairs of keys to sign with.
 
 use std::path::PathBuf;
 
 use clap::Subcommand;
 use serde::Serialize;
+use torpor_node::permit::SecretKey;
 use torpor_store::id::SlotId;
 
 use super::failure::Failure;
 use super::{Exit, output, store};
 
-/// List, add and remove the passphrases and key files that open an encrypted store
+/// List, add and remove the passphrases and key files that open an encrypted store; make keys to sign with
 ///
 /// The store's own key never changes: adding a passphrase and removing the old one writes no data again.
 #[derive(Debug, clap::Args)]
@@ -37,6 +38,11 @@ enum Action {
         new_key_file: Option<PathBuf>,
         #[command(flatten)]
         store: store::Args,
+    },
+    /// Make a pair of keys for `torpor sign`: the secret one in FILE, the public one in FILE.pub
+    Pair {
+        /// The file, which must not be there yet.
+        file: PathBuf,
     },
     /// Remove a slot; the last one stays
     Rm {
@@ -83,6 +89,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
             let new = store::credentials(new_passphrase_file.as_deref(), new_key_file.as_deref())?;
             let slot = store.open()?.add_key(&new)?;
             println!("{slot}");
+        }
+        Action::Pair { file } => {
+            let public = SecretKey::generate()?.write(file)?;
+            println!("{}", public.display());
         }
         Action::Rm { slot, store } => store.open()?.remove_key(*slot)?,
     }

@@ -1,6 +1,7 @@
 //! Containers that real runtimes have started, and that know nothing of Torpor: checkpointed, and restored by the runtime.
 
 mod host;
+mod kills;
 mod migration;
 mod sandbox;
 mod stored;
@@ -147,10 +148,10 @@ fn a_kill_of_torpor_leaves_the_container_running() {
         // At another moment each time: while it starts, checks, and holds the container.
         std::thread::sleep(Duration::from_millis(60 * round));
         let _ = host.output(&["bash", "-c", "kill -KILL $(pidof torpor)"]);
-        checkpoint.wait().unwrap();
         let killed = Instant::now();
         host.counts_beyond("killed", host.count("killed") + 1);
         assert!(killed.elapsed() < PROMISE, "round {round}: it stood still for {:?}", killed.elapsed());
+        checkpoint.wait().unwrap();
         host.run(&["rm", "-rf", "/run/images"]);
     }
     host.torpor(&["checkpoint", "container:killed", "--images", "/run/images", "--leave-running"]);

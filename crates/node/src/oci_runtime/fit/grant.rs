@@ -98,6 +98,8 @@ pub struct Grant {
     pub gid_map: Vec<(u32, u32, u32)>,
     /// Mounts.
     pub mounts: Vec<GrantedMount>,
+    /// Whether its first process is at a terminal of its own.
+    pub terminal: bool,
     /// Whether the root is read-only.
     pub read_only_root: bool,
     /// Paths that are covered up.
@@ -141,6 +143,7 @@ impl Grant {
             uid_map: map(linux.uid_mappings),
             gid_map: map(linux.gid_mappings),
             mounts: config.mounts.unwrap_or_default(),
+            terminal: process.terminal,
             read_only_root: config.root.unwrap_or_default().readonly,
             masked: linux.masked_paths.unwrap_or_default(),
             read_only: linux.readonly_paths.unwrap_or_default(),
@@ -206,6 +209,7 @@ struct Config {
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
 struct Process {
+    terminal: bool,
     user: User,
     capabilities: Option<BTreeMap<String, Option<Vec<String>>>>,
     no_new_privileges: bool,

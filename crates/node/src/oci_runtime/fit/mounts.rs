@@ -25,6 +25,9 @@ const COVERED: [&str; 7] = [
     "/sys/fs/selinux",
 ];
 
+/// Where a container that is at a terminal has it: runtimes mount it there (opencontainers/runtime-spec, `config-linux.md`).
+const CONSOLE: &str = "/dev/console";
+
 /// Flags of mount(2).
 const READ_ONLY: u32 = 1;
 const FLAGS: [(u32, &str); 4] = [(READ_ONLY, "ro"), (2, "nosuid"), (4, "nodev"), (8, "noexec")];
@@ -104,7 +107,12 @@ fn has_its_place(mount: &Mount, point: &Path, granted: Option<&GrantedMount>, gr
     let below = grant.mounts.iter().any(|granted| {
         alike(granted) && point != granted.destination && point.starts_with(&granted.destination)
     });
-    granted.is_some_and(alike) || covers_up || below || (grant.may("sys_admin") && HARMLESS.contains(&kind))
+    let console = grant.terminal && kind == "devpts" && point == Path::new(CONSOLE);
+    granted.is_some_and(alike)
+        || covers_up
+        || below
+        || console
+        || (grant.may("sys_admin") && HARMLESS.contains(&kind))
 }
 
 #[cfg(test)]
@@ -193,6 +201,16 @@ mod tests {
     fn what_other_engines_cover_up_may_be_covered_up() {
         let mounts: Vec<Mount> = usual().into_iter().chain([mount("/sys/firmware", 5, 1, None)]).collect();
         assert_eq!(told(&mounts, &grant("", false)), [""; 0]);
+    }
+
+    #[test]
+    fn a_terminal_is_mounted_where_the_configuration_has_one() {
+        let plain = grant("", false);
+        let at_terminal = Grant { terminal: true, ..plain.clone() };
+        let with: Vec<Mount> = usual().into_iter().chain([mount("/dev/console", 6, 0, None)]).collect();
+        assert_eq!(told(&with, &at_terminal), [""; 0]);
+        assert_eq!(told(&with, &plain), ["devpts is mounted at /dev/console"]);
+        assert_eq!(told(&usual(), &at_terminal), [""; 0]);
     }
 
     #[test]

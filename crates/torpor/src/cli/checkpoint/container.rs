@@ -66,6 +66,9 @@ pub(super) struct Args {
     /// The CRIU to use.
     #[arg(long, value_name = "PROGRAM", requires = "target")]
     pub(super) criu: Option<PathBuf>,
+    /// A directory with CRIU's plugins for graphics processors, which only root may be able to change; without it none is loaded.
+    #[arg(long, value_name = "DIR", requires = "target")]
+    criu_plugins: Option<PathBuf>,
     /// An option of CRIU's own, as KEY or KEY=VALUE.
     #[arg(long, value_name = "OPTION", requires = "target")]
     criu_option: Vec<ExpertOption>,
@@ -146,7 +149,10 @@ pub(super) fn run(query: &Query, args: &super::Args) -> anyhow::Result<Exit> {
     }
     let work = Work {
         args,
-        criu: criu_bundle::find(choice.criu.as_deref())?.program,
+        criu: match &choice.criu_plugins {
+            Some(plugins) => criu_bundle::find(choice.criu.as_deref())?.program.with_plugins(plugins),
+            None => criu_bundle::find(choice.criu.as_deref())?.program,
+        },
         place: match (&choice.images, args.engine.layout, &args.engine.export) {
             (Some(images), ..) => Place::Directory(std::path::absolute(images)?),
             (None, Some(engine), Some(export)) => {

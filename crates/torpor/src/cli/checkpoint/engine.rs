@@ -7,7 +7,7 @@ use torpor_node::container::archive::{self, KUBELETS, Placement};
 use torpor_node::container::cri::Cri;
 use torpor_node::container::kubelet::{self, Credentials, Kubelet, Trust};
 use torpor_node::container::state::PodPlace;
-use torpor_node::container::{Container, Query, Roots};
+use torpor_node::container::{Container, ContainerError, Query, Roots};
 
 use super::Took;
 use super::container::{Made, milliseconds};
@@ -68,6 +68,15 @@ impl Args {
         Ok(Placement::new(&std::path::absolute(wanted)?, place, jiff::Timestamp::now())?)
     }
 
+    /// Where the directory of a whole pod goes: `--export` where that is not there yet or empty, or else in it, named as the kubelet
+    /// names such, but of a moment in nanoseconds.
+    fn pods_place(&self, namespace: &str, pod: &str) -> anyhow::Result<PathBuf> {
+        let wanted = std::path::absolute(self.export.as_deref().unwrap_or(Path::new(KUBELETS)))?;
+        let is_full = std::fs::read_dir(&wanted).is_ok_and(|mut entries| entries.next().is_some());
+        let name = format!("checkpoint-{pod}_{namespace}-{:.9}", jiff::Timestamp::now());
+        Ok(if is_full || self.export.is_none() { wanted.join(name) } else { wanted })
+    }
+
     fn kubelet(&self) -> Kubelet {
         let credentials = match (&self.kubelet_token_file, &self.kubelet_certificate, &self.kubelet_key) {
             (Some(token), ..) => Credentials::Token(token.clone()),
@@ -89,9 +98,16 @@ impl Args {
 pub(super) fn by_cri(query: &Query, args: &super::Args, roots: &Roots) -> anyhow::Result<Made> {
     runs_on(args)?;
     let engine = &args.engine;
+    let find = |by| Cri::find(engine.cri_socket.as_deref(), Some(by)).map_err(ContainerError::from);
+    let containers = roots.find_all(query)?;
+    if let (Query::Pod { namespace, pod, container: None }, [first, _, ..]) = (query, containers.as_slice()) {
+        let wanted = engine.pods_place(namespace, pod)?;
+        let since = Instant::now();
+        archive::pod_by_cri(&find(&first.engine)?, &containers, &wanted, args.wrapper.timeout)?;
+        return Ok(made(format!("{namespace}/{pod}"), &wanted, since));
+    }
     let container = roots.find(query)?;
-    let cri = Cri::find(engine.cri_socket.as_deref(), Some(&container.engine))
-        .map_err(torpor_node::container::ContainerError::from)?;
+    let cri = find(&container.engine)?;
     let placement = engine.placement(&place(&container))?;
     let since = Instant::now();
     let archive = archive::by_cri(&cri, &container, placement, args.wrapper.timeout)?;

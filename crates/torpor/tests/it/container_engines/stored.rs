@@ -144,9 +144,9 @@ fn a_kill_during_a_checkpoint_into_a_store_leaves_nothing_half_made() {
         std::thread::sleep(Duration::from_millis(40 * round));
         let _ = host.output(&["bash", "-c", &format!("kill -KILL $(pidof {victim})")]);
         let killed = Instant::now();
-        checkpoint.wait().unwrap();
         host.counts_beyond("killed", host.count("killed") + 1);
         assert!(killed.elapsed() < PROMISE, "round {round}: it stood still for {:?}", killed.elapsed());
+        checkpoint.wait().unwrap();
     }
     host.torpor(&[&keep[..], &["--leave-running"]].concat());
     assert_eq!(host.run(&["cat", "/proc/self/mountinfo"]), mounts);

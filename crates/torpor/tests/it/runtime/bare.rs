@@ -1,5 +1,10 @@
 //! Without an engine, and with Podman.
 
+mod attempts;
+mod drivers;
+mod kills;
+mod surroundings;
+
 use super::node::{Cluster, Node};
 
 /// Makes the bundle `/run/b/NAME` for a runtime: an overlay of busybox, and a program that counts in `/volume/count` and ends in its own

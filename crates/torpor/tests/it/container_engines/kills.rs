@@ -1,0 +1,65 @@
+//! SIGKILL to those who make a checkpoint by the runtime's own command.
+
+use std::time::{Duration, Instant};
+
+use super::host::Host;
+use super::{PROMISE, SLOW_COUNTER};
+
+/// Waits for the runtime's command to be there, and `$2` longer, then kills those whose command lines match `$1`.
+const KILL: &str = r#"
+for _ in $(seq 1000); do pgrep -f "^[^ ]*(runc|crun) .*checkpoint " > /dev/null && break; sleep 0.005; done
+sleep $2; pkill -KILL -f "$1"; true
+"#;
+
+#[test]
+fn a_kill_during_a_checkpoint_by_the_runtime_leaves_the_container_running() {
+    let Some(host) = Host::new() else { return };
+    let (runtime, criu, torpor) =
+        ("^[^ ]*(runc|crun) .*checkpoint ", "^[^ ]*criu[: ].*(swrk|--rpc)", "^/run/torpor/torpor checkpoint");
+    for id in ["runc", "crun"] {
+        host.bundle(id, SLOW_COUNTER);
+        host.start(id, id);
+        host.counts_beyond(id, 1);
+        let target = format!("container:{id}");
+        let words =
+            ["checkpoint", &target, "--images", "/run/images", "--route", "runtime", "--leave-running"];
+        let mounts = host.run(&["cat", "/proc/self/mountinfo"]);
+        let all = format!("{runtime}|{criu}|{torpor}");
+        for (victim, after) in [
+            (runtime, "0"),
+            (runtime, "0.05"),
+            (criu, "0.05"),
+            (torpor, "0.05"),
+            (&all, "0.02"),
+            (&all, "0.1"),
+        ] {
+            let mut checkpoint =
+                host.command(&[&["/run/torpor/torpor"], &words[..]].concat()).spawn().unwrap();
+            host.run(&["bash", "-c", KILL, "bash", victim, after]);
+            let killed = Instant::now();
+            // One that it was counting may be seen only now.
+            host.counts_beyond(id, host.count(id) + 1);
+            let still = killed.elapsed();
+            assert!(still < PROMISE, "{id}, {victim} after {after}: it stood still for {still:?}");
+            checkpoint.wait().unwrap();
+            let at_work = format!("{runtime}|{criu}");
+            while host.output(&["pgrep", "-f", &at_work]).status.success() {
+                assert!(
+                    killed.elapsed() < PROMISE * 2,
+                    "{id}, {victim} after {after}: they are still at work"
+                );
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            assert_eq!(host.run(&["cat", "/proc/self/mountinfo"]), mounts, "{id}, {victim} after {after}");
+            host.run(&["rm", "-rf", "/run/images"]);
+        }
+        let said = host.command(&[&["/run/torpor/torpor"], &words[..]].concat()).output().unwrap();
+        let said = String::from_utf8(said.stderr).unwrap();
+        assert!(said.contains("what it left is removed") || !said.contains("cut off"), "{said}");
+        let left = host.names("/run");
+        assert!(left.contains(&"images".to_owned()), "{left:?}");
+        assert!(!left.iter().any(|name| name.contains("partial")), "{left:?}");
+        host.run(&["rm", "-rf", "/run/images"]);
+        host.run(&[id, "delete", "--force", id]);
+    }
+}
