@@ -6,6 +6,7 @@
 pub mod checkpoint;
 pub mod generation;
 pub mod restore;
+mod streams;
 
 pub use checkpoint::Job;
 pub use restore::{Processes, restore};

@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
@@ -11,12 +12,15 @@ use torpor_criu::program::Program;
 use torpor_criu::rpc::CgroupMode;
 use torpor_criu::session::{Session, Spawn, Verdict};
 
+use super::streams;
 use crate::container::ContainerError;
 use crate::container::restore::{LOG, has_connections, wait, whole};
 use crate::staging::{self, Staging};
 
 /// CRIU's name for the link to the images of the dump before (CRIU, `criu/include/image.h`).
 const PARENT: &str = "parent";
+/// The number of the first standard stream that CRIU is given.
+const STREAMS: i32 = 20;
 /// Most dumps on top of each other.
 const CHAIN: usize = 1024;
 
@@ -55,7 +59,19 @@ pub fn restore(wanted: &Processes<'_>) -> Result<Option<i32>, ContainerError> {
         None => wanted.images.to_owned(),
     };
     has_parents(&images)?;
-    let session = Session::start(wanted.criu, Spawn::default())?;
+    let mut spawn = Spawn::default();
+    let mut inherited = Vec::new();
+    for (descriptor, key) in streams::outside(&images)? {
+        let own = match descriptor {
+            0 => io::stdin().as_fd().try_clone_to_owned(),
+            1 => io::stdout().as_fd().try_clone_to_owned(),
+            _ => io::stderr().as_fd().try_clone_to_owned(),
+        };
+        let number = STREAMS + i32::try_from(inherited.len()).unwrap_or_default();
+        spawn = spawn.pass(own.map_err(ContainerError::helper("pass on a standard stream"))?, number);
+        inherited.push((key, number));
+    }
+    let session = Session::start(wanted.criu, spawn)?;
     let mut common = Common::new(&images);
     common.work_dir = Some(work.path().to_owned());
     common.log_file = Some(LOG.to_owned());
@@ -67,6 +83,7 @@ pub fn restore(wanted: &Processes<'_>) -> Result<Option<i32>, ContainerError> {
     common.evasive_devices = true;
     common.cgroups = Some(CgroupMode::Ignore);
     let options = RestoreOptions { sibling: !wanted.detach, ..RestoreOptions::new(common) };
+    let options = inherited.into_iter().fold(options, |options, (key, number)| options.inherit(key, number));
     let restored = session
         .restore(&options, &mut |_| Verdict::Proceed)
         .map_err(|error| ContainerError::from(error).with_log(&work.path().join(LOG), Operation::Restore))?;

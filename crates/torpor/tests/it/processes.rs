@@ -1,6 +1,7 @@
 //! Plain processes that know nothing of Torpor: checkpointed by their PID, and restored.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -230,4 +231,46 @@ fn dumps_on_top_of_each_other_are_restored_kept_in_a_store_and_come_back() {
     goes_on(&counter, &["restore", "again"]);
     let said = refused(&counter, &["export", "jobs/chain@1", "--out", "again"]);
     assert!(said.contains("not empty"), "{said}");
+}
+
+/// Says how far it has counted, line by line, to whoever reads it.
+const SAYS: &str = "
+import time
+n = 0
+while True:
+    n += 1
+    print(n, flush=True)
+    time.sleep(0.01)
+";
+
+#[test]
+fn a_stream_that_led_outside_leads_to_who_restores_it() {
+    let Some(criu) = std::env::var_os("TORPOR_CRIU") else {
+        eprintln!("skipped: TORPOR_CRIU does not name a CRIU");
+        return;
+    };
+    let place = tempfile::tempdir().unwrap();
+    let torpor = |words: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_torpor"));
+        command.args(words).current_dir(place.path()).env("TORPOR_RUNTIME_DIR", place.path().join("run"));
+        command.env("TORPOR_CRIU", &criu).stdin(Stdio::null());
+        command
+    };
+    let mut program = Command::new("setsid");
+    program.args(["python3", "-c", SAYS]).env_clear().env("PATH", "/usr/bin:/bin").current_dir("/");
+    program.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut program = program.spawn().unwrap();
+    let said = |child: &mut std::process::Child| BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut lines = said(&mut program);
+    assert_eq!(lines.by_ref().nth(3).unwrap().unwrap(), "4");
+    let target = format!("pid:{}", program.id());
+    done(&torpor(&["checkpoint", &target, "--images", "images"]).output().unwrap());
+    program.wait().unwrap();
+    let last: u64 = lines.map(Result::unwrap).last().unwrap().parse().unwrap();
+
+    let mut restored = torpor(&["restore", "images"]).stdout(Stdio::piped()).spawn().unwrap();
+    let goes_on: Vec<String> = said(&mut restored).take(3).map(Result::unwrap).collect();
+    assert_eq!(goes_on, [last + 1, last + 2, last + 3].map(|number| number.to_string()));
+    send(program.id() as i32, Signal::KILL);
+    assert_eq!(restored.wait().unwrap().code(), Some(137));
 }
