@@ -40,3 +40,42 @@ fn what_a_container_changed_in_a_copy_of_its_image_comes_along() {
     assert_eq!(podman("exec second sh -c 'ls /etc/motd 2> /dev/null || echo gone'"), "gone");
     podman("rm -f -t 0 second");
 }
+
+/// Starts containerd with the images that it needs, and runs a container of its own snapshotter `native`.
+const NATIVE: &str = r#"
+setsid containerd > /dev/null 2>&1 < /dev/null &
+for _ in $(seq 200); do ctr version > /dev/null 2>&1 && break; sleep 0.1; done
+ctr images import --no-unpack /var/lib/images/worker.tar > /dev/null
+"#;
+
+#[test]
+fn containerd_is_asked_what_a_copy_was_made_from() {
+    let Some(cluster) = Cluster::new() else { return };
+    let node = cluster.host();
+    node.run(&["bash", "-ec", NATIVE]);
+    let torpor = cluster.path("torpor-runtime");
+    let start = |id: &str, flags: &str, program: &str| {
+        let script = format!(
+            "ctr run -d --null-io --snapshotter native --cgroup \"/$LAB_NAME/{id}\" {flags} localhost/worker:1 {id} sh -c '{program}'"
+        );
+        node.run(&["bash", "-ec", &script]);
+    };
+    let shell = |id: &str, words: &str| {
+        let script = format!(
+            "nsenter --mount --root --target $(ctr task ls | awk '$1 == \"{id}\" {{print $2}}') sh -c '{words}'"
+        );
+        node.run(&["bash", "-c", &script])
+    };
+    let count = |id: &str| shell(id, "cat /etc/count").parse::<u64>().ok();
+    let counter = "echo mine > /etc/me; rm /etc/motd; i=0; while :; do i=$((i+1)); echo $i > /etc/new; mv /etc/new /etc/count; sleep 0.05; done";
+    start("first", "", counter);
+    node.wait_until("it counts", || count("first").is_some_and(|count| count > 3));
+    let reached = count("first").unwrap();
+    node.keep("first", "native", &[]);
+    let flags = format!("--runc-binary {} --annotation torpor.dev/restore=native", torpor.display());
+    start("second", &flags, "sleep 1000");
+    node.wait_until("it goes on", || count("second").is_some_and(|count| count > reached));
+    assert_eq!(shell("second", "cat /etc/me; ls /etc/motd 2> /dev/null || echo gone"), "mine\ngone");
+    assert!(!node.run(&["ctr", "snapshots", "--snapshotter", "native", "ls"]).contains("torpor-view"));
+    node.run(&["ctr", "task", "kill", "--signal", "KILL", "second"]);
+}
