@@ -21,6 +21,7 @@ pub mod hooks;
 pub mod images;
 mod kept_log;
 pub mod log;
+mod networks;
 pub mod projections;
 pub mod real;
 pub mod record;

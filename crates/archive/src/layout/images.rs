@@ -9,10 +9,9 @@ use torpor_criu::image::edit::{
     any_mode_of_root, close_connections, external_network, sockets, without_mounts,
 };
 use torpor_criu::image::file::File;
-use torpor_criu::image::namespace::Mount;
+use torpor_criu::image::namespace::{Mount, NetworkNamespace};
 use torpor_criu::image::process::Ids;
-use torpor_criu::image::{Framing, ImageError, Kind, Name, read_all, read_one};
-use torpor_criu::wire::Message;
+use torpor_criu::image::{Framing, Kind, Name, read_all, read_one};
 
 use super::{Content, Description, LayoutError, Note, Obstacle, Part, Request, Target, part};
 use crate::Checkpoint;
@@ -243,7 +242,9 @@ fn network(
             }
             Some(Kind::NetworkNamespace) => {
                 known = true;
-                external |= has_key(&checkpoint.bytes(entry, MAX_IMAGE)?).map_err(damaged)?;
+                let bytes = checkpoint.bytes(entry, MAX_IMAGE)?;
+                let found: Vec<NetworkNamespace> = read_all(&bytes).map_err(damaged)?;
+                external |= found.iter().any(|namespace| namespace.ext_key.is_some());
             }
             _ => {}
         }
@@ -260,19 +261,4 @@ fn network(
             (Network::Empty, id)
         }
     })
-}
-
-/// Whether a network namespace comes from outside, under a name.
-fn has_key(image: &[u8]) -> Result<bool, ImageError> {
-    const KEY: u32 = 8;
-    let kind = Kind::NetworkNamespace;
-    let limits = torpor_criu::image::Limits::default();
-    let mut reader = torpor_criu::image::ImageReader::new(kind, image, limits)?;
-    let Some(entry) = reader.next_entry()? else { return Ok(false) };
-    let message = Message::parse(entry.message).map_err(|source| ImageError::Wire {
-        kind,
-        offset: entry.offset,
-        source,
-    })?;
-    Ok(message.has(KEY))
 }

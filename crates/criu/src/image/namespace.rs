@@ -34,6 +34,14 @@ pub struct PidNamespace {
     pub ext_key: Option<String>,
 }
 
+/// `netns-ID.img`: a network namespace, as far as it matters here whose it is.
+#[derive(Clone, PartialEq, Message)]
+pub struct NetworkNamespace {
+    /// The name under which a restore finds it among its inherited descriptors, where someone else provides it.
+    #[prost(string, optional, tag = "8")]
+    pub ext_key: Option<String>,
+}
+
 /// `utsns-ID.img`.
 #[derive(Clone, PartialEq, Message)]
 pub struct UtsNamespace {
@@ -193,6 +201,7 @@ records! {
     NetworkDevice => NetworkDevices,
     TimeNamespace => TimeNamespace,
     PidNamespace => PidNamespace,
+    NetworkNamespace => NetworkNamespace,
     UtsNamespace => UtsNamespace,
     UserNamespace => UserNamespace,
     Mount => Mounts,

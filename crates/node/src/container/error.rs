@@ -148,6 +148,9 @@ pub enum ContainerError {
     /// What is known of the container cannot be written down.
     #[error("what is known of it cannot be written down")]
     Facts(#[source] serde_json::Error),
+    /// It takes a network from whoever restores it, and there is none.
+    #[error("the container was in a network that somebody had made, and is to have an empty one of its own")]
+    NoNetwork,
     /// Its mounts cannot be told.
     #[error("the container's mounts cannot be told")]
     Mounts(#[from] MountsError),
@@ -412,6 +415,7 @@ impl ContainerError {
             }
             ContainerError::MissingMounts { .. } => "add bind mounts to these places to its config.json".to_owned(),
             ContainerError::NoParent { .. } => "put the images of the dump before back, or name their directory with --prev-images-dir".to_owned(),
+            ContainerError::NoNetwork => "give it a network; with Podman and Docker, another than `none`".to_owned(),
             ContainerError::NoRuntime { .. } => "name it with --runtime".to_owned(),
             ContainerError::Cri(error) => error.remedy().to_owned(),
             ContainerError::Kubelet(error) => error.remedy().to_owned(),

@@ -336,7 +336,8 @@ fn run(room: &Room, output: &Output) -> Result<(), OwnError> {
     drop(command);
     output.listen(told).map_err(&failed)?;
     output.listen(complained).map_err(&failed)?;
-    if child.wait().map_err(&failed)?.success() {
+    let status = child.wait().map_err(&failed)?;
+    if status.success() {
         return Ok(());
     }
     let said = fs::read_to_string(&log).unwrap_or_default();
@@ -344,6 +345,7 @@ fn run(room: &Room, output: &Output) -> Result<(), OwnError> {
     let errors = messages.filter(|line| line["level"] == "error");
     let said =
         errors.filter_map(|line| line["msg"].as_str().map(str::to_owned)).collect::<Vec<_>>().join("; ");
+    let said = if said.is_empty() { status.to_string() } else { said };
     Err(OwnError::Runtime { program: program.to_owned(), said })
 }
 

@@ -22,7 +22,7 @@ use super::log::{self, Level};
 use super::projections::Projections;
 use super::record::{self, Record, RecordPlace, Stage};
 use super::remains::{self, Remains};
-use super::{Call, carried, kept_log, stored, wake};
+use super::{Call, carried, kept_log, networks, stored, wake};
 use crate::accelerator::Vendor;
 use crate::container::{ContainerError, Flavor};
 use crate::process_tree;
@@ -250,6 +250,7 @@ impl Making<'_> {
         let failed = self.failed(checkpoint);
         let projections = Projections::of(&self.grant.mounts);
         let mut prepared = images::prepare(images, &self.addresses()?, &projections).map_err(&failed)?;
+        networks::fit(images, &self.network).map_err(&failed)?;
         crate::container::restore::check(images, &self.bundle).map_err(&failed)?;
         let claim = Claim::read(images).map_err(&failed)?;
         let mut misfits = fit::misfits(&claim, self.grant, Path::exists);

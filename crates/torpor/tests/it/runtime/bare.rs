@@ -233,3 +233,22 @@ fn podmans_container_goes_on_in_another_round_after_round() {
         run(&format!("rm {name}"));
     }
 }
+
+#[test]
+fn a_container_with_a_network_of_its_own_goes_on_in_the_one_that_it_joins() {
+    let Some(cluster) = Cluster::new() else { return };
+    let node = cluster.host();
+    bundle(&node, "first", COUNTER, "{}");
+    runtime(&node, "runc", "run -d --bundle /run/b/first first");
+    let reached = counts_beyond(&node, "first", 3);
+    node.keep("first", "networked", &[]);
+    bundle(&node, "second", FRESH, r#"{"torpor.dev/restore": "networked"}"#);
+    let join = r#"ip netns add web; cd /run/b/second; mv config.json own
+        jq '(.linux.namespaces[] | select(.type == "network")).path = "/run/netns/web"' own > config.json"#;
+    node.run(&["bash", "-ec", join]);
+    runtime(&node, "runc", "run -d --bundle /run/b/second second");
+    counts_beyond(&node, "second", reached);
+    let networks = "stat -Lc %i /run/netns/web /proc/$(runc state second | jq .pid)/ns/net | uniq | wc -l";
+    assert_eq!(node.run(&["bash", "-c", networks]), "1");
+    runtime(&node, "runc", "delete --force second");
+}

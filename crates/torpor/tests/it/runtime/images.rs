@@ -213,4 +213,9 @@ fn a_warm_image_starts_ready_and_afresh_under_runc() {
         $podman exec warm /bin/python3 -c "$0"; $podman logs warm; $podman rm -f -t 0 warm > /dev/null"#
     );
     assert_eq!(node.run(&["env", "STORAGE_DRIVER=overlay", "bash", "-ec", &podman, ASK]), word);
+    let without = r#"touch /run/resolv.conf
+        podman --cgroup-manager=cgroupfs --runtime "$1-runtime" run -d --name none --cgroup-parent "/$LAB_NAME" \
+            --network none -v /run/resolv.conf:/etc/resolv.conf "$0" 2>&1 || true"#;
+    let said = node.run(&["env", "STORAGE_DRIVER=overlay", "bash", "-ec", without, WARM, &torpor]);
+    assert!(said.contains("is to have an empty one of its own"), "{said}");
 }
