@@ -3,6 +3,7 @@
 mod imported;
 mod into;
 mod sandbox;
+mod unpacked;
 
 use std::path::{Path, PathBuf};
 
@@ -22,7 +23,7 @@ use super::{Exit, store};
 #[derive(Debug, clap::Args)]
 #[command(group(clap::ArgGroup::new("container").args(["bundle", "into"])))]
 pub(crate) struct Args {
-    /// A directory of CRIU's images, or a name in the store, as NAME or NAME@NUMBER. What is there as a path is one.
+    /// A directory of CRIU's images, an archive of those of plain processes, or a name in the store, as NAME or NAME@NUMBER. What is there as a path is one.
     #[arg(value_name = "SOURCE")]
     source: PathBuf,
     /// The directory of the container's configuration. Without it, plain processes are restored.
@@ -137,6 +138,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
                 staging: &staging,
             };
             match &from {
+                None if images.is_file() => {
+                    let unpacked = unpacked::lay_out(&images, &args.room)?;
+                    processes::restore(&Processes { images: unpacked.path(), ..wanted })?
+                }
                 None => processes::restore(&wanted)?,
                 Some(from) if imported::is_directory(from)? => {
                     imported::go_on(from, "processes", &|images| {

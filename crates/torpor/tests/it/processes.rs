@@ -233,6 +233,28 @@ fn dumps_on_top_of_each_other_are_restored_kept_in_a_store_and_come_back() {
     assert!(said.contains("not empty"), "{said}");
 }
 
+#[test]
+fn processes_are_carried_in_an_archive() {
+    let Some(mut counter) = Dumped::start(COUNTER) else { return };
+    counts_beyond(&counter, 3);
+    let target = format!("pid:{}", counter.pid());
+    let export = ["checkpoint", &target, "--export", "job.tar"];
+    done(&torpor(&counter, &[&export[..], &["--leave-running"]].concat()).output().unwrap());
+    let said = refused(&counter, &export);
+    assert!(said.contains("job.tar already"), "{said}");
+    counts_beyond(&counter, count(&counter));
+    fs::remove_file(counter.path("job.tar")).unwrap();
+    done(&torpor(&counter, &export).output().unwrap());
+    counter.reap();
+    let told = done(&torpor(&counter, &["inspect", "job.tar"]).output().unwrap());
+    assert!(told.contains("python3"), "{told}");
+    goes_on(&counter, &["restore", "job.tar", "--room", "room"]);
+    assert!(fs::read_dir(counter.path("room")).unwrap().next().is_none());
+    let left = fs::read_dir(counter.path(".")).unwrap();
+    let hidden = left.filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().starts_with('.'));
+    assert_eq!(hidden.count(), 0);
+}
+
 /// Says how far it has counted, line by line, to whoever reads it.
 const SAYS: &str = "
 import time
