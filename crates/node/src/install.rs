@@ -9,6 +9,7 @@ pub mod docker;
 pub mod kubelet;
 pub mod ledger;
 pub mod plan;
+pub mod podman;
 pub mod site;
 mod trial;
 

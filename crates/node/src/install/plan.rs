@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::ledger::{Before, Ledger, replace};
 use super::site::Site;
 use super::trial::Trial;
-use super::{InstallError, containerd, crio, docker, kubelet};
+use super::{InstallError, containerd, crio, docker, kubelet, podman};
 
 /// One change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -106,6 +106,7 @@ impl Plan {
         containerd::plan(wanted, &runtime, &mut plan)?;
         crio::plan(wanted, &runtime, &mut plan)?;
         docker::plan(wanted, &runtime, &mut plan)?;
+        podman::plan(wanted, &runtime, &mut plan)?;
         kubelet::plan(wanted, &mut plan)?;
         if plan.engines.is_empty() {
             plan.notes.push("no engine is configured here; a handler is added to none".to_owned());

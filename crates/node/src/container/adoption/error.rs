@@ -1,4 +1,4 @@
-//! Why Docker gets no container of a checkpoint.
+//! Why an engine gets no container of a checkpoint.
 
 use std::io;
 use std::path::PathBuf;
@@ -7,6 +7,7 @@ use torpor_store::ReadError;
 use torpor_store::lineage::LineageError;
 use torpor_store::name::Reference;
 
+use super::Adopter;
 use crate::container::ContainerError;
 
 /// Something of the machine's that a container had mounted.
@@ -14,29 +15,40 @@ use crate::container::ContainerError;
 pub struct Mount {
     /// Where the container had it.
     pub at: PathBuf,
-    /// Where it came from: a path, or the name of a volume of Docker's.
+    /// Where it came from: a path, or the name of an engine's volume.
     pub from: String,
 }
 
-/// Why Docker gets no container of a checkpoint. There is none of it then.
+/// Why an engine gets no container of a checkpoint. There is none of it then.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AdoptionError {
-    /// There is no Docker.
-    #[error("docker cannot be called")]
-    Program(#[source] io::Error),
-    /// Docker does not know the runtime.
-    #[error("Docker has no runtime torpor")]
-    NoRuntime,
+    /// There is no such engine.
+    #[error("{adopter} cannot be called")]
+    Program {
+        /// The engine.
+        adopter: Adopter,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The engine does not know the runtime.
+    #[error("{adopter} has no runtime torpor")]
+    NoRuntime {
+        /// The engine.
+        adopter: Adopter,
+    },
     /// torpor-runtime looks elsewhere.
     #[error("torpor-runtime does not look for checkpoints in {}", store.display())]
     Store {
         /// The store's directory.
         store: PathBuf,
     },
-    /// Docker does not have the image.
-    #[error("Docker has no image {image}")]
+    /// The engine does not have the image.
+    #[error("{adopter} has no image {image}")]
     NoImage {
+        /// The engine.
+        adopter: Adopter,
         /// Its name or ID.
         image: String,
     },
@@ -54,9 +66,11 @@ pub enum AdoptionError {
         /// The mounts.
         missing: Vec<Mount>,
     },
-    /// Docker failed.
-    #[error("docker {action} failed: {said}")]
+    /// The engine failed.
+    #[error("{} {action} failed: {said}", .adopter.program())]
     Failed {
+        /// The engine.
+        adopter: Adopter,
         /// What it was to do.
         action: &'static str,
         /// What it said.
@@ -83,10 +97,13 @@ impl AdoptionError {
     #[must_use]
     pub fn remedy(&self) -> String {
         match self {
-            AdoptionError::Program(_) => "install Docker's command line, or put it in PATH".to_owned(),
-            AdoptionError::NoRuntime => {
+            AdoptionError::Program { .. } => "install its command line, or put it in PATH".to_owned(),
+            AdoptionError::NoRuntime { adopter: Adopter::Docker } => {
                 "`torpor install-node` adds it to /etc/docker/daemon.json; then `systemctl reload docker`"
                     .to_owned()
+            }
+            AdoptionError::NoRuntime { adopter: Adopter::Podman } => {
+                "`torpor install-node` adds it to what /etc/containers/containers.conf says".to_owned()
             }
             AdoptionError::Store { store } => {
                 format!("add `- url: file://{}` to `stores` in /etc/torpor/runtime.yaml", store.display())
@@ -104,15 +121,11 @@ impl AdoptionError {
                 )
             }
             AdoptionError::Failed { .. } => {
-                "see what it says; flags of `docker create` can be given at the end, behind `--`".to_owned()
+                "see what it says; further flags of its own can be given at the end, behind `--`".to_owned()
             }
             AdoptionError::Container(error) => error.remedy(),
             AdoptionError::Lineage(error) => error.remedy(),
             AdoptionError::Read(error) => error.remedy().to_owned(),
         }
-    }
-
-    pub(super) fn program(source: io::Error) -> AdoptionError {
-        AdoptionError::Program(source)
     }
 }

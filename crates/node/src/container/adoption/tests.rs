@@ -17,12 +17,16 @@ fn flags(flags: &[&str]) -> Vec<String> {
 }
 
 #[test]
-fn what_docker_is_told() {
+fn what_engines_are_told() {
     let reference: Reference = "shop/web@3".parse().unwrap();
-    let told = words(&facts(json!([])), &reference, Some("web"), "worker:1", &flags(&["--network", "none"]));
-    let expected = "create --runtime torpor --annotation torpor.dev/restore=shop/web@3 --name web --entrypoint /bin/sh \
-                    --network none worker:1 -c true";
-    assert_eq!(told.join(" "), expected);
+    for (adopter, create) in
+        [(Adopter::Docker, "create --runtime torpor"), (Adopter::Podman, "--runtime torpor create")]
+    {
+        let given = flags(&["--network", "none"]);
+        let told = words(adopter, &facts(json!([])), &reference, Some("web"), "worker:1", &given);
+        let rest = "--annotation torpor.dev/restore=shop/web@3 --name web --entrypoint /bin/sh --network none worker:1 -c true";
+        assert_eq!(told.join(" "), format!("{create} {rest}"));
+    }
 }
 
 #[test]

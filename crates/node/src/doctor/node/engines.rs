@@ -1,4 +1,4 @@
-//! Rows about containerd, CRI-O and Docker.
+//! Rows about containerd, CRI-O, Docker and Podman.
 
 use std::path::{Path, PathBuf};
 
@@ -20,8 +20,11 @@ pub(super) fn rows(findings: &NodeFindings) -> Vec<Row> {
         let row = row("docker.runtime", "Docker's runtime");
         rows.push(handler(row, docker.problem.as_deref(), docker.runtime.as_ref(), findings));
     }
+    if let Some(podman) = &findings.podman {
+        rows.push(handler(row("podman.runtime", "Podman's runtime"), None, podman.as_ref(), findings));
+    }
     if rows.is_empty() {
-        rows.push(row("engines", "engines").skip("neither containerd, CRI-O nor Docker is here"));
+        rows.push(row("engines", "engines").skip("neither containerd, CRI-O, Docker nor Podman is here"));
     }
     rows
 }

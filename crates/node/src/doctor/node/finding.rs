@@ -9,7 +9,7 @@ use crate::container::Flavor;
 use crate::container::route::Runtime;
 use crate::criu_bundle;
 use crate::install::kubelet::settings::Existing;
-use crate::install::{InstallError, Ledger, Site, containerd, crio, docker, kubelet};
+use crate::install::{InstallError, Ledger, Site, containerd, crio, docker, kubelet, podman};
 use crate::oci_runtime::settings::Settings;
 
 /// Everything that rows about a node are made from.
@@ -33,6 +33,8 @@ pub struct NodeFindings {
     pub crio: Option<Crio>,
     /// Docker, where it is here.
     pub docker: Option<Docker>,
+    /// The program of Podman's runtime, where Podman is here.
+    pub podman: Option<Option<PathBuf>>,
     /// The kubelet, where it is here.
     pub kubelet: Option<Kubelet>,
 }
@@ -103,6 +105,10 @@ impl NodeFindings {
             containerd: site.has(&containerd::PROGRAMS).then(|| examine_containerd(site)),
             crio: site.has(&crio::PROGRAMS).then(|| examine_crio(site)),
             docker: site.has(&docker::PROGRAMS).then(|| examine_docker(site)),
+            podman: site.has(&podman::PROGRAMS).then(|| {
+                let text = site.read(podman::DROP_IN).ok().flatten().unwrap_or_default();
+                containerd::parse(&text).ok().as_ref().and_then(podman::runtime)
+            }),
             kubelet: examine_kubelet(site),
             handler,
         }

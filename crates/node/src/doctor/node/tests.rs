@@ -25,6 +25,7 @@ fn perfect() -> NodeFindings {
             ..Crio::default()
         }),
         docker: Some(Docker { problem: None, runtime: Some(handler.clone()) }),
+        podman: Some(Some(handler.clone())),
         kubelet: Some(Kubelet {
             version: Some((1, 33)),
             checkpoints: Some(true),
@@ -49,7 +50,7 @@ fn a_node_that_is_set_up_fails_no_row() {
 #[test]
 fn each_thing_that_is_missing_has_its_row_and_a_remedy() {
     type Spoil = fn(&mut NodeFindings);
-    let table: [(Spoil, &str, Status); 16] = [
+    let table: [(Spoil, &str, Status); 17] = [
         (|node| node.handler_there = false, "binaries", Status::Fail),
         (|node| node.handler_there = false, "containerd.handler", Status::Fail),
         (|node| node.criu = Some(Err("no".into())), "criu", Status::Fail),
@@ -71,6 +72,7 @@ fn each_thing_that_is_missing_has_its_row_and_a_remedy() {
         (|node| node.crio = Some(Crio::default()), "crio.infra", Status::Warn),
         (|node| node.crio.as_mut().unwrap().level = Some("none".into()), "crio.checkpointing", Status::Warn),
         (|node| node.docker = Some(Docker::default()), "docker.runtime", Status::Fail),
+        (|node| node.podman = Some(None), "podman.runtime", Status::Fail),
         (
             |node| node.kubelet.as_mut().unwrap().checkpoints = Some(false),
             "kubelet.checkpointing",

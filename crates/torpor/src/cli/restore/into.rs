@@ -1,6 +1,6 @@
-//! `torpor restore --into docker`: an engine makes the container, and it is the engine's own.
+//! `torpor restore --into ENGINE`: an engine makes the container, and it is the engine's own.
 
-use torpor_node::container::adoption::{Adopted, Adoption};
+use torpor_node::container::adoption::{self, Adopted, Adopter, Adoption, AdoptionError};
 use torpor_node::oci_runtime::settings::Settings;
 
 use super::super::failure::Failure;
@@ -11,8 +11,8 @@ use super::super::{Exit, store};
 #[command(next_help_heading = "Into an engine")]
 #[group(skip)]
 pub(super) struct Args {
-    /// Have this engine make the container, from a name in the store; it is told `--id` as the name. It needs the runtime that
-    /// `torpor install-node` gives it.
+    /// Have this engine make the container, from a name in the store, for which it needs the runtime that `torpor install-node` gives it;
+    /// Podman also from an archive. It is told `--id` as the name.
     #[arg(long, value_name = "ENGINE", value_enum, conflicts_with_all = ["criu", "shell_job", "ext_unix_sockets"])]
     into: Option<Engine>,
     /// The image that the engine makes it from, where it is not the one that the checkpoint tells.
@@ -28,6 +28,8 @@ pub(super) struct Args {
 enum Engine {
     /// Docker.
     Docker,
+    /// Podman.
+    Podman,
 }
 
 impl Args {
@@ -39,14 +41,26 @@ impl Args {
 
 /// Restores it.
 pub(super) fn run(args: &super::Args) -> anyhow::Result<Exit> {
+    let adopter = match args.into.into {
+        Some(Engine::Podman) => Adopter::Podman,
+        _ => Adopter::Docker,
+    };
+    if adopter == Adopter::Podman && args.source.is_file() {
+        let adopted = adoption::import(&args.source, args.id.as_deref(), &args.into.flags)?;
+        return finish(args, &adopted, Adopted::wait);
+    }
     let Some(reference) = args.reference()? else {
-        let message =
-            format!("{} is a directory, and an engine restores names in a store", args.source.display());
-        let remedy = "put it into a store with `torpor import`, or restore it with --bundle";
+        let message = format!(
+            "{} is none that {adopter} can restore: it takes names in a store",
+            args.source.display()
+        );
+        let remedy =
+            "put an archive into a store with `torpor import`; a directory is restored with --bundle";
         return Err(Failure::new(Exit::Usage, message, remedy).into());
     };
     let repository = args.store.open()?;
     let adoption = Adoption {
+        adopter,
         repository: &repository,
         store: &store::directory(&args.store.store)?,
         reference: &reference,
@@ -55,12 +69,23 @@ pub(super) fn run(args: &super::Args) -> anyhow::Result<Exit> {
         flags: &args.into.flags,
     };
     let adopted = adoption.create(&Settings::load()?)?;
-    if !args.detach {
-        return Ok(Exit::Program(u8::try_from(adopted.run()?).unwrap_or(u8::MAX)));
+    if args.detach {
+        adopted.start()?;
     }
-    adopted.start()?;
+    finish(args, &adopted, Adopted::run)
+}
+
+/// Tells of one that runs by itself; or has it run here until its end.
+fn finish(
+    args: &super::Args,
+    adopted: &Adopted,
+    run: impl Fn(&Adopted) -> Result<i32, AdoptionError>,
+) -> anyhow::Result<Exit> {
+    if !args.detach {
+        return Ok(Exit::Program(u8::try_from(run(adopted)?).unwrap_or(u8::MAX)));
+    }
     if let Some(path) = &args.pid_file {
-        write_pid(&adopted, path)?;
+        write_pid(adopted, path)?;
     }
     println!("{}", adopted.id());
     Ok(Exit::Success)

@@ -252,3 +252,66 @@ fn a_container_with_a_network_of_its_own_goes_on_in_the_one_that_it_joins() {
     assert_eq!(node.run(&["bash", "-c", networks]), "1");
     runtime(&node, "runc", "delete --force second");
 }
+
+/// What Podman on a lab host has to be told.
+const PODMANS: &str = "[engine]\ncgroup_manager = \"cgroupfs\"\nruntime = \"runc\"\n";
+
+#[test]
+fn podman_makes_a_container_of_a_checkpoint_or_an_archive() {
+    let Some(cluster) = Cluster::new() else { return };
+    let node = cluster.host();
+    let conf = node.path("/etc/containers/containers.conf.d");
+    std::fs::create_dir_all(&conf).unwrap();
+    std::fs::write(conf.join("10-lab.conf"), PODMANS).unwrap();
+    node.torpor(&["install-node", "--prefix", "/var/tmp/torpor"]);
+    node.run(&["podman", "load", "-q", "-i", "/var/lib/images/worker.tar"]);
+    let group = format!("--cgroup-parent=/{}", node.group());
+    let flags = [&group, "--network=none", "--volume=data:/data"];
+    let program = "trap 'exit 7' TERM; echo mine > /etc/me; i=0; while :; do i=$((i+1)); echo $i > /data/count; sleep 0.05; done";
+    let start = ["podman", "run", "--detach", "--name=first"];
+    node.run(&[&start[..], &flags, &["--entrypoint=/bin/sh", "localhost/worker:1", "-c", program]].concat());
+    let volume = node.path("/var/lib/containers/storage/volumes/data/_data/count");
+    let counted = || std::fs::read_to_string(&volume).ok().and_then(|text| text.trim().parse::<u64>().ok());
+    let counts_beyond =
+        |number: u64| node.wait_until("it counts on", || counted().is_some_and(|count| count > number));
+    let mine = |name: &str| assert_eq!(node.run(&["podman", "exec", name, "cat", "/etc/me"]), "mine");
+    counts_beyond(3);
+    let archive = cluster.path("podman.tar").display().to_string();
+    node.torpor(&[
+        "checkpoint",
+        "container:first",
+        "--leave-running",
+        "--layout",
+        "podman",
+        "--export",
+        &archive,
+    ]);
+    node.keep("first", "podmans", &[]);
+    node.run(&["podman", "wait", "first"]);
+
+    let reached = counted().unwrap_or(3);
+    let store = cluster.path("store").display().to_string();
+    let restore =
+        ["restore", "podmans", "--store", &store, "--into", "podman", "--id", "second", "--detach", "--"];
+    node.torpor(&[&restore[..], &flags].concat());
+    counts_beyond(reached);
+    mine("second");
+    node.run(&["podman", "stop", "--time=20", "second"]);
+    assert_eq!(node.run(&["podman", "wait", "second"]), "7");
+    // What was in the volume before shows whether another goes on.
+    std::fs::write(&volume, "").unwrap();
+    node.torpor(&[
+        "restore",
+        &archive,
+        "--into",
+        "podman",
+        "--id",
+        "third",
+        "--detach",
+        "--",
+        "--file-locks",
+    ]);
+    counts_beyond(3);
+    mine("third");
+    node.run(&["podman", "rm", "--force", "--time=0", "--all"]);
+}

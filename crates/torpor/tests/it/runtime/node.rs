@@ -160,6 +160,11 @@ impl Node<'_> {
         }
     }
 
+    /// What its control groups are called.
+    pub(super) fn group(&self) -> &str {
+        self.host.group()
+    }
+
     /// A path of the host, seen from here.
     pub(super) fn path(&self, path: &str) -> PathBuf {
         self.host.path(path)
