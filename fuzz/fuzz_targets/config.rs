@@ -1,4 +1,4 @@
-//! Configuration files (Torpor's, crik's), variables, seccomp profiles, and what runtimes write about containers, chosen by the
+//! Configuration files (Torpor's, crik's), variables, seccomp profiles, what runtimes write about containers, and what the sides of a migration say, chosen by the
 //! first byte: a configuration that can be resolved means the same once it was printed and read again.
 #![no_main]
 

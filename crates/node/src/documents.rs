@@ -6,6 +6,7 @@ use std::path::Path;
 use crate::capabilities::Capabilities;
 use crate::config::{Dialect, Given, RunConfig, Surroundings};
 use crate::container::state::{Container, Description};
+use crate::migration::message;
 use crate::seccomp::{Around, Profile};
 
 /// What there is to read, in the order of the numbers that choose it.
@@ -25,11 +26,15 @@ pub enum Document {
     Crun,
     /// A bundle's configuration.
     Bundle,
+    /// What the source of a migration says.
+    Request,
+    /// What the target says.
+    Answer,
 }
 
 impl Document {
     /// All of them.
-    pub const ALL: [Document; 7] = [
+    pub const ALL: [Document; 9] = [
         Document::Torpor,
         Document::Crik,
         Document::Variables,
@@ -37,6 +42,8 @@ impl Document {
         Document::Runc,
         Document::Crun,
         Document::Bundle,
+        Document::Request,
+        Document::Answer,
     ];
 
     /// Reads `input` as the document that its first byte chooses. True where it is one, and one that can be used.
@@ -66,8 +73,19 @@ impl Document {
                     .is_ok_and(|container| placed(&container))
             }
             Document::Bundle => Description::from_oci(bytes).is_ok() & Description::root_of(bytes).is_ok(),
+            Document::Request => said::<message::Request>(bytes),
+            Document::Answer => said::<message::Answer>(bytes),
         }
     }
+}
+
+/// Whether a connection says anything before it ends.
+fn said<T: serde::de::DeserializeOwned>(mut bytes: &[u8]) -> bool {
+    let mut heard = 0;
+    while message::read::<T>(&mut bytes).is_ok() {
+        heard += 1;
+    }
+    heard > 0
 }
 
 fn file(bytes: &[u8], dialect: Dialect) -> bool {
