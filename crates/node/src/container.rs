@@ -8,6 +8,7 @@ pub mod adoption;
 pub mod archive;
 mod by_runtime;
 pub mod carry;
+mod cgroup_yard;
 pub mod checkpoint;
 pub mod cri;
 pub(crate) mod difference;

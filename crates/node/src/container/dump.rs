@@ -12,8 +12,8 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 use torpor_criu::options::{AfterDump, Common, DumpOptions, ExpertOption, PageTarget, Tcp};
 use torpor_criu::rpc::{CgroupMode, ExtMountMap, NetworkLock};
 
-use super::ContainerError;
 use super::state::{Container, Flavor, MountKind};
+use super::{ContainerError, cgroup_yard};
 use crate::mounts::{Mount, Mounts};
 use crate::process_tree;
 
@@ -38,6 +38,8 @@ pub struct Sight {
     /// Where destinations of mounts really are, for those that are not where they are said to be: a symbolic link is in
     /// the way.
     pub resolved: BTreeMap<PathBuf, PathBuf>,
+    /// Where all hierarchies of control groups are.
+    pub cgroup_yard: Option<PathBuf>,
 }
 
 impl Sight {
@@ -59,7 +61,7 @@ impl Sight {
             .filter(|path| top(&mounts, path).is_none())
             .filter_map(|path| Some((path.clone(), resolve(container.init, path)?)))
             .collect();
-        Ok(Sight { mounts, namespaces, resolved })
+        Ok(Sight { mounts, namespaces, resolved, cgroup_yard: cgroup_yard::find() })
     }
 }
 
@@ -115,6 +117,7 @@ pub fn options(container: &Container, sight: &Sight, wishes: &Wishes, images: &P
     common.log_file = Some(LOG.to_owned());
     common.root = Some(container.rootfs.clone());
     common.cgroups = Some(CgroupMode::Soft);
+    common.cgroup_yard.clone_from(&sight.cgroup_yard);
     common.ext_mounts = external_mounts(container, sight);
     common.external = external_namespaces(container, sight);
     common.tcp = wishes.tcp;
@@ -269,6 +272,7 @@ mod tests {
             mounts: Mounts::parse(MOUNTINFO.as_bytes()).unwrap(),
             namespaces: BTreeMap::from([("network", 4_026_531_840), ("pid", 7)]),
             resolved: BTreeMap::from([("/etc/hosts".into(), "/private/hosts".into())]),
+            cgroup_yard: None,
         }
     }
 
