@@ -16,7 +16,7 @@ impl Capabilities {
     pub const NONE: Capabilities = Capabilities(0);
     /// What Torpor and CRIU need and an ordinary container has not: not passed on to the program unless asked for.
     pub const TORPORS_OWN: Capabilities =
-        Capabilities(1 << 12 | 1 << 19 | 1 << 21 | 1 << 24 | 1 << 25 | 1 << 38 | 1 << 39 | 1 << 40);
+        Capabilities(1 << 12 | 1 << 19 | 1 << 21 | 1 << 23 | 1 << 24 | 1 << 25 | 1 << 38 | 1 << 39 | 1 << 40);
 
     /// One bit a capability, by its number.
     #[must_use]
@@ -160,7 +160,7 @@ mod tests {
     fn torpors_own_are_those_an_ordinary_container_has_not() {
         assert_eq!(
             Capabilities::TORPORS_OWN.to_string(),
-            "net_admin,sys_ptrace,sys_admin,sys_resource,sys_time,perfmon,bpf,checkpoint_restore"
+            "net_admin,sys_ptrace,sys_admin,sys_nice,sys_resource,sys_time,perfmon,bpf,checkpoint_restore"
         );
     }
 }
