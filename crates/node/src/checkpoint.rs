@@ -242,6 +242,7 @@ fn freeze(
     }
 
     let criu = session.process();
+    let hang_up = ours.try_clone().map_err(CheckpointError::PageSocket)?;
     let (hand_back, handed_back) = mpsc::channel();
     let stopped = OnceLock::new();
     let result = std::thread::scope(|scope| {
@@ -283,6 +284,12 @@ fn freeze(
             _ => Verdict::Proceed,
         });
         let duration = since.elapsed();
+        if frozen.is_none() || dumped.is_err() && !matches!(frozen, Some((_, true))) {
+            // CRIU lets the tree go on by itself; where it was killed, it leaves some of what it did to the tree undone.
+            // Its children may live on for a while, and have the page server's socket: nothing waits for them.
+            crate::guard::release(subject.root);
+            let _ = rustix::net::shutdown(&hang_up, rustix::net::Shutdown::Both);
+        }
         match (dumped, frozen, refusal) {
             (_, _, Some(error)) => Err(error),
             // The tree was killed by us once the commit was made, so what CRIU says about its end means nothing.
@@ -292,10 +299,6 @@ fn freeze(
             (Ok(_), None, None) => Err(CheckpointError::NoPostDump),
         }
     });
-    if result.is_err() {
-        // CRIU lets the tree go on by itself; where it was killed, it leaves some of what it did to the tree undone.
-        crate::guard::release(subject.root);
-    }
     guard.dismiss();
     let (outcome, ended, duration) = result?;
     Ok(Frozen { outcome, ended, duration, number })
