@@ -110,40 +110,62 @@ pub struct Wishes {
     pub expert_options: Vec<ExpertOption>,
 }
 
+impl Wishes {
+    /// What is wished for where nothing is said: connections refuse, locks are kept.
+    #[must_use]
+    pub fn usual(leave_running: bool) -> Wishes {
+        Wishes {
+            leave_running,
+            tcp: Tcp::Fail,
+            external_unix: false,
+            file_locks: true,
+            shell_job: false,
+            connected: false,
+            seize_timeout: None,
+            expert_options: Vec::new(),
+        }
+    }
+
+    /// What follows from the wishes alone for a dump of the tree below `root` into `images`, with memory sent to the page
+    /// server.
+    #[must_use]
+    pub(crate) fn options(&self, root: i32, images: &Path) -> DumpOptions {
+        let mut common = Common::new(images);
+        common.log_file = Some(LOG.to_owned());
+        common.tcp = self.tcp;
+        common.tcp_skip_in_flight = true;
+        common.ext_unix_sockets = self.external_unix;
+        common.file_locks = self.file_locks;
+        common.shell_job = self.shell_job;
+        common.link_remap = true;
+        common.network_lock = Some(network_lock(self.connected, self.tcp));
+        common.unprivileged = crate::checkpoint::unprivileged();
+        common.config.expert = self.expert_options.clone();
+        DumpOptions {
+            after: if self.leave_running { AfterDump::Running } else { AfterDump::End },
+            pages: Some(PageTarget::Socket(PAGES)),
+            ghost_limit: Some(GHOST_LIMIT),
+            orphan_pts_master: true,
+            seize_timeout: self.seize_timeout,
+            ..DumpOptions::new(root, common)
+        }
+    }
+}
+
 /// The options of a dump into `images`, with memory sent to the page server.
 #[must_use]
 pub fn options(container: &Container, sight: &Sight, wishes: &Wishes, images: &Path) -> DumpOptions {
-    let mut common = Common::new(images);
-    common.log_file = Some(LOG.to_owned());
-    common.root = Some(container.rootfs.clone());
-    common.cgroups = Some(CgroupMode::Soft);
-    common.cgroup_yard.clone_from(&sight.cgroup_yard);
-    common.ext_mounts = external_mounts(container, sight);
-    common.external = external_namespaces(container, sight);
-    common.tcp = wishes.tcp;
-    common.tcp_skip_in_flight = true;
-    common.ext_unix_sockets = wishes.external_unix;
-    common.file_locks = wishes.file_locks;
-    common.shell_job = wishes.shell_job;
-    common.link_remap = true;
-    common.network_lock = Some(network_lock(wishes.connected, wishes.tcp));
-    common.unprivileged = crate::checkpoint::unprivileged();
-    common.config.expert = wishes.expert_options.clone();
-    DumpOptions {
-        after: if wishes.leave_running { AfterDump::Running } else { AfterDump::End },
-        pages: Some(PageTarget::Socket(PAGES)),
-        ghost_limit: Some(GHOST_LIMIT),
-        orphan_pts_master: true,
-        // A group of version 1 does not always freeze while its processes fork: CRIU then waits in vain. Without a group
-        // CRIU stops them one by one.
-        freeze_cgroup: container
-            .freezer
-            .as_ref()
-            .filter(|freezer| freezer.is_unified())
-            .map(|freezer| freezer.directory().display().to_string()),
-        seize_timeout: wishes.seize_timeout,
-        ..DumpOptions::new(container.init, common)
-    }
+    let mut options = wishes.options(container.init, images);
+    options.common.root = Some(container.rootfs.clone());
+    options.common.cgroups = Some(CgroupMode::Soft);
+    options.common.cgroup_yard.clone_from(&sight.cgroup_yard);
+    options.common.ext_mounts = external_mounts(container, sight);
+    options.common.external = external_namespaces(container, sight);
+    // A group of version 1 does not always freeze while its processes fork: CRIU then waits in vain. Without a group CRIU
+    // stops them one by one.
+    let freezer = container.freezer.as_ref().filter(|freezer| freezer.is_unified());
+    options.freeze_cgroup = freezer.map(|freezer| freezer.directory().display().to_string());
+    options
 }
 
 /// How the network is locked. A lock cuts off the whole network namespace, which in a pod is that of the other containers too.
@@ -277,16 +299,7 @@ mod tests {
     }
 
     fn wishes() -> Wishes {
-        Wishes {
-            leave_running: true,
-            tcp: Tcp::Fail,
-            external_unix: false,
-            file_locks: true,
-            shell_job: false,
-            connected: false,
-            seize_timeout: None,
-            expert_options: Vec::new(),
-        }
+        Wishes::usual(true)
     }
 
     fn mounts(container: &Container) -> Vec<String> {

@@ -308,16 +308,7 @@ mod tests {
 
     #[test]
     fn a_runtime_is_told_what_was_wished_for() {
-        let wishes = Wishes {
-            leave_running: true,
-            tcp: Tcp::Established,
-            external_unix: false,
-            file_locks: true,
-            shell_job: false,
-            connected: false,
-            seize_timeout: None,
-            expert_options: Vec::new(),
-        };
+        let wishes = Wishes { tcp: Tcp::Established, ..Wishes::usual(true) };
         let words = checkpoint_arguments("one", Path::new("/i"), &wishes);
         let expected = [
             "checkpoint",

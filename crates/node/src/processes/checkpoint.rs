@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
-use torpor_criu::options::{AfterDump, Common, DumpOptions, PageTarget};
+use torpor_criu::options::DumpOptions;
 use torpor_criu::program::Program;
 use torpor_criu::rpc::CgroupMode;
 
@@ -13,7 +13,7 @@ use crate::checkpoint::Order;
 use crate::container::ContainerError;
 use crate::container::checkpoint::Done;
 use crate::container::directory::{IntoDirectory, partial};
-use crate::container::dump::{GHOST_LIMIT, LOG, PAGES, Wishes, network_lock};
+use crate::container::dump::Wishes;
 use crate::container::freeze::Tree;
 use crate::outlook::{self, Answer, Seen, Wanted};
 use crate::phase::{Phase, Phases};
@@ -108,27 +108,11 @@ impl Job<'_> {
     }
 
     pub(super) fn options(&self, seen: &Seen, order: &Order, images: &Path) -> DumpOptions {
-        let wishes = &self.wishes;
         let connected = !(seen.connections.inside.is_empty() && seen.connections.outside.is_empty());
-        let mut common = Common::new(images);
-        common.log_file = Some(LOG.to_owned());
-        common.cgroups = Some(CgroupMode::Ignore);
-        common.tcp = wishes.tcp;
-        common.tcp_skip_in_flight = true;
-        common.ext_unix_sockets = wishes.external_unix;
-        common.file_locks = wishes.file_locks;
-        common.shell_job = wishes.shell_job;
-        common.link_remap = true;
-        common.network_lock = Some(network_lock(connected, wishes.tcp));
-        common.unprivileged = crate::checkpoint::unprivileged();
-        common.config.expert = wishes.expert_options.clone();
-        DumpOptions {
-            after: if wishes.leave_running { AfterDump::Running } else { AfterDump::End },
-            pages: Some(PageTarget::Socket(PAGES)),
-            ghost_limit: Some(GHOST_LIMIT),
-            orphan_pts_master: true,
-            seize_timeout: order.left().map(|left| left.max(Duration::from_secs(1))),
-            ..DumpOptions::new(self.root, common)
-        }
+        let seize_timeout = order.left().map(|left| left.max(Duration::from_secs(1)));
+        let wishes = Wishes { connected, seize_timeout, ..self.wishes.clone() };
+        let mut options = wishes.options(self.root, images);
+        options.common.cgroups = Some(CgroupMode::Ignore);
+        options
     }
 }

@@ -241,14 +241,11 @@ impl Args {
 
     fn wishes(&self) -> Wishes {
         Wishes {
-            leave_running: false,
             tcp: self.tcp.option(),
             external_unix: self.ext_unix_sockets,
-            file_locks: true,
             shell_job: self.shell_job,
-            connected: false,
-            seize_timeout: None,
             expert_options: self.criu_option.clone(),
+            ..Wishes::usual(false)
         }
     }
 }

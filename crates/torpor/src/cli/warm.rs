@@ -158,17 +158,8 @@ impl Container {
         let job = Job {
             container: own.container(),
             criu: &criu,
-            wishes: Wishes {
-                leave_running: false,
-                // Whoever starts the image is somebody else than whom it was connected to.
-                tcp: Tcp::Close,
-                external_unix: false,
-                file_locks: true,
-                shell_job: false,
-                connected: false,
-                seize_timeout: None,
-                expert_options: Vec::new(),
-            },
+            // Whoever starts the image is somebody else than whom it was connected to.
+            wishes: Wishes { tcp: Tcp::Close, ..Wishes::usual(false) },
             timeout: None,
             memory_budget: None,
             together: None,

@@ -412,14 +412,11 @@ impl Args {
 
     pub(super) fn wishes(&self, leave_running: bool) -> Wishes {
         Wishes {
-            leave_running,
             tcp: self.tcp.option(),
             external_unix: self.ext_unix_sockets,
-            file_locks: true,
             shell_job: self.shell_job,
-            connected: false,
-            seize_timeout: None,
             expert_options: self.criu_option.clone(),
+            ..Wishes::usual(leave_running)
         }
     }
 }
