@@ -272,6 +272,10 @@ pub(crate) mod tests {
         pub(crate) fn records(&self) -> Vec<FileRecord> {
             self.files.values().map(|(record, _)| record.clone()).collect()
         }
+
+        pub(crate) fn kind(&self, path: &str) -> Option<FileKind> {
+            self.files.get(Path::new(path)).map(|(record, _)| record.kind.clone())
+        }
     }
 
     impl FileSink for MemoryFiles {

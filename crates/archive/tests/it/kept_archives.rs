@@ -19,22 +19,8 @@ fn kept(archive: &[u8]) -> (Repository, Manifest) {
     let place = tempfile::tempdir().unwrap();
     let path = place.path().join("it.tar");
     std::fs::write(&path, archive).unwrap();
-    let repository = Repository::create(Arc::new(MemoryBackend::new()), &Credentials::None).unwrap();
-    let limits = Limits::default();
     let checkpoint = Checkpoint::new(open(&Place::Path(path.clone())).unwrap()).unwrap();
-    let mut draft = repository.draft(DraftSettings { workers: 1, ..DraftSettings::default() }).unwrap();
-    blueprint::keep(&checkpoint, &path, &limits, &mut draft).unwrap();
-    let finished = draft.finish(Description {
-        name: "web".to_owned(),
-        epoch: 1,
-        generation: 1,
-        kind: GenerationKind::Running,
-        parent: None,
-        created: jiff::Timestamp::UNIX_EPOCH,
-        phases: Vec::new(),
-        facts: b"{}".to_vec(),
-    });
-    (repository, finished.unwrap().manifest)
+    crate::kept::kept(|draft| blueprint::keep(&checkpoint, &path, &Limits::default(), draft).unwrap())
 }
 
 fn opened(repository: &Repository, manifest: &Manifest) -> Checkpoint {

@@ -10,9 +10,7 @@ use torpor_archive::Checkpoint;
 use torpor_archive::blueprint::{BlueprintError, chain};
 use torpor_archive::source::{Place, Stored, open};
 use torpor_criu::image::pagemap::{Generation, PageFlags, PagemapWriter};
-use torpor_store::{
-    Credentials, Description, DraftSettings, GenerationKind, Manifest, MemoryBackend, Repository,
-};
+use torpor_store::{Credentials, DraftSettings, Manifest, MemoryBackend, Repository};
 
 fn opened(directory: &Path) -> Checkpoint {
     Checkpoint::new(open(&Place::Path(directory.to_owned())).unwrap()).unwrap()
@@ -20,20 +18,7 @@ fn opened(directory: &Path) -> Checkpoint {
 
 /// Keeps a directory, and returns the repository and the generation.
 fn kept(directory: &Path) -> (Repository, Manifest) {
-    let repository = Repository::create(Arc::new(MemoryBackend::new()), &Credentials::None).unwrap();
-    let mut draft = repository.draft(DraftSettings { workers: 1, ..DraftSettings::default() }).unwrap();
-    chain::keep(&opened(directory), &mut draft).unwrap();
-    let finished = draft.finish(Description {
-        name: "job".to_owned(),
-        epoch: 1,
-        generation: 1,
-        kind: GenerationKind::Running,
-        parent: None,
-        created: jiff::Timestamp::UNIX_EPOCH,
-        phases: Vec::new(),
-        facts: b"{}".to_vec(),
-    });
-    (repository, finished.unwrap().manifest)
+    crate::kept::kept(|draft| chain::keep(&opened(directory), draft).unwrap())
 }
 
 fn stored((repository, manifest): &(Repository, Manifest)) -> Checkpoint {

@@ -5,6 +5,7 @@ mod checks;
 mod cri_o;
 mod hostile;
 mod images;
+mod kept;
 mod kept_archives;
 mod kept_directories;
 mod layouts;

@@ -356,10 +356,6 @@ mod tests {
         HashSet::new()
     }
 
-    fn kind(files: &MemoryFiles, path: &str) -> Option<FileKind> {
-        files.files.get(Path::new(path)).map(|(record, _)| record.kind.clone())
-    }
-
     #[test]
     fn a_layer_is_read_as_the_kernel_wrote_it() {
         let upper = tempfile::tempdir().unwrap();
@@ -371,10 +367,10 @@ mod tests {
         let mut sink = MemoryFiles::default();
         assert_eq!(Layer::new(upper.path()).pass(&none(), &mut sink, false).unwrap(), 5);
         assert!(sink.files.contains_key(Path::new("/")));
-        assert_eq!(kind(&sink, "/etc"), Some(FileKind::Directory { opaque: false }));
+        assert_eq!(sink.kind("/etc"), Some(FileKind::Directory { opaque: false }));
         assert_eq!(sink.files[Path::new("/etc/motd")].1, b"hello");
-        assert_eq!(kind(&sink, "/etc/other"), Some(FileKind::HardLink { target: "/etc/motd".into() }));
-        assert_eq!(kind(&sink, "/link"), Some(FileKind::Symlink { target: "/etc/motd".into() }));
+        assert_eq!(sink.kind("/etc/other"), Some(FileKind::HardLink { target: "/etc/motd".into() }));
+        assert_eq!(sink.kind("/link"), Some(FileKind::Symlink { target: "/etc/motd".into() }));
     }
 
     #[test]
@@ -394,8 +390,8 @@ mod tests {
         let marked = rustix::fs::setxattr(&hidden, "trusted.overlay.opaque", b"y", flags).is_ok();
         let mut sink = MemoryFiles::default();
         Layer::new(upper.path()).pass(&none(), &mut sink, false).unwrap();
-        assert_eq!(kind(&sink, "/gone"), Some(FileKind::Removed));
-        assert_eq!(kind(&sink, "/hidden"), Some(FileKind::Directory { opaque: marked }));
+        assert_eq!(sink.kind("/gone"), Some(FileKind::Removed));
+        assert_eq!(sink.kind("/hidden"), Some(FileKind::Directory { opaque: marked }));
         assert!(sink.files[Path::new("/hidden")].0.xattrs.is_empty());
     }
 
@@ -408,7 +404,7 @@ mod tests {
         assert_eq!(layer.pass(&none(), &mut sink, false).unwrap(), 2);
         let (record, body) = &sink.files[Path::new("/dev/shm/segment")];
         assert_eq!((record.section, &body[..]), (Section::Additional, &b"shared"[..]));
-        assert_eq!(kind(&sink, "/dev/shm"), Some(FileKind::Directory { opaque: false }));
+        assert_eq!(sink.kind("/dev/shm"), Some(FileKind::Directory { opaque: false }));
     }
 
     #[test]
@@ -445,7 +441,7 @@ mod tests {
         let writable = HashSet::from([PathBuf::from("/open")]);
         let put = layer.pass(&writable, &mut sink, false).unwrap();
         assert_eq!(put, 4, "the root, written, open and new");
-        assert_eq!(kind(&sink, "/gone"), None);
+        assert_eq!(sink.kind("/gone"), None);
         assert_eq!(sink.files[Path::new("/written")].1, b"22");
     }
 }

@@ -44,10 +44,6 @@ mod tests {
         HashSet::new()
     }
 
-    fn kind(files: &MemoryFiles, path: &str) -> Option<FileKind> {
-        files.files.get(Path::new(path)).map(|(record, _)| record.kind.clone())
-    }
-
     #[test]
     fn a_copy_is_compared_with_its_image() {
         let (image, root) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
@@ -75,15 +71,15 @@ mod tests {
         assert_eq!(sink.files[Path::new("/written")].1, b"22");
         assert_eq!(sink.files[Path::new("/mode")].0.mode & 0o777, 0o600);
         for name in ["/removed", "/back", "/gone"] {
-            assert_eq!(kind(&sink, name), Some(FileKind::Removed), "{name}");
+            assert_eq!(sink.kind(name), Some(FileKind::Removed), "{name}");
         }
-        assert_eq!(kind(&sink, "/gone/deep"), None, "it went with its directory");
-        assert_eq!(kind(&sink, "/kind"), Some(FileKind::Directory { opaque: false }));
+        assert_eq!(sink.kind("/gone/deep"), None, "it went with its directory");
+        assert_eq!(sink.kind("/kind"), Some(FileKind::Directory { opaque: false }));
         // Put back as it was, and removed after all.
         let put_back = format!("cp -a {} {}", image.path().join("back").display(), at("back").display());
         assert!(std::process::Command::new("sh").args(["-c", &put_back]).status().unwrap().success());
         std::fs::remove_file(at("new")).unwrap();
         layer.pass(&none(), &mut sink, false).unwrap();
-        assert_eq!((kind(&sink, "/back"), kind(&sink, "/new")), (None, None));
+        assert_eq!((sink.kind("/back"), sink.kind("/new")), (None, None));
     }
 }
