@@ -41,5 +41,6 @@ pub use generation::moment;
 pub(crate) use lease::Lease;
 pub use lease::Taker;
 pub use release::release;
+pub use snapshot::ViewError;
 pub use state::{Container, Engine, Flavor, Status};
 pub use together::Together;

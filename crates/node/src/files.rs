@@ -28,6 +28,7 @@ mod walk;
 pub mod watched;
 mod writing;
 
+pub(crate) use beneath::magic_link;
 pub(crate) use reading::open_to_read as reopen;
 pub use stat::{Inode, Stat, Timestamp};
 pub use writing::Lost;

@@ -9,10 +9,12 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 mod class;
+mod detached;
 mod escape;
 mod plan;
 
 pub use class::MountClass;
+pub(crate) use detached::DetachedMount;
 pub use escape::{EscapeError, escape, escaped_path, escaped_paths, unescape};
 pub use plan::{MountPlan, MountPolicy, MountRule, PlannedMount, PolicyError, RootFiles};
 

@@ -3,6 +3,7 @@
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod cpuid;
+pub(crate) mod loop_device;
 pub(crate) mod memory;
 pub(crate) mod network;
 pub(crate) mod peer;

@@ -184,14 +184,14 @@ impl Cri {
         request: &impl Message,
         timeout: Option<Duration>,
     ) -> Result<A, CriError> {
-        self.ask("runtime.v1.RuntimeService", None, method, request, timeout)
+        self.ask("runtime.v1.RuntimeService", &[], method, request, timeout)
     }
 
-    /// Calls a method of a service; for those of containerd's own, in one of its namespaces.
+    /// Calls a method of a service, with headers that the service asks for.
     pub(super) fn ask<A: Message + Default>(
         &self,
         service: &str,
-        namespace: Option<&str>,
+        headers: &[(&'static str, &str)],
         method: &str,
         request: &impl Message,
         timeout: Option<Duration>,
@@ -199,7 +199,7 @@ impl Cri {
         let method = format!("http://localhost/{service}/{method}");
         let connect = |source| CriError::Connect { socket: self.socket.clone(), source };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(connect)?;
-        let call = self.exchange(&method, namespace, request.encode_to_vec(), timeout);
+        let call = self.exchange(&method, headers, request.encode_to_vec(), timeout);
         let since = Instant::now();
         let bytes = match timeout {
             None => runtime.block_on(call)?,
@@ -219,7 +219,7 @@ impl Cri {
     async fn exchange(
         &self,
         method: &str,
-        namespace: Option<&str>,
+        headers: &[(&'static str, &str)],
         message: Vec<u8>,
         timeout: Option<Duration>,
     ) -> Result<Vec<u8>, CriError> {
@@ -239,8 +239,8 @@ impl Cri {
             .uri(method)
             .header(CONTENT_TYPE, "application/grpc")
             .header(TE, "trailers");
-        if let Some(namespace) = namespace {
-            request = request.header("containerd-namespace", namespace);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
         }
         if let Some(timeout) = timeout {
             // At most eight digits.

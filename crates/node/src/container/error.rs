@@ -15,6 +15,7 @@ use super::FindError;
 use super::cri::CriError;
 use super::kubelet::KubeletError;
 use super::obstacle::Obstacle;
+use super::snapshot::{NOT_COMPARED, ViewError};
 use crate::accelerator::PluginError;
 use crate::checkpoint::{CheckpointError, Expired};
 use crate::facts::FactsError;
@@ -197,6 +198,23 @@ pub enum ContainerError {
     Upper {
         /// What the mount's options say.
         upper: String,
+    },
+    /// Its root is no overlay, and there is nothing to compare it with.
+    #[error(
+        "what the container changed in its image cannot be told: its root is {kind}, and the image is not there to be compared"
+    )]
+    NotCompared {
+        /// The root's file system.
+        kind: String,
+    },
+    /// Its image cannot be had to be compared.
+    #[error(transparent)]
+    View(#[from] ViewError),
+    /// Its root is not where the runtime says.
+    #[error("the container's root is not at {}, seen from here", path.display())]
+    RootElsewhere {
+        /// Where the runtime says it is.
+        path: PathBuf,
     },
     /// An image has a name that leads elsewhere.
     #[error("the checkpoint holds an image called {name:?}")]
@@ -403,6 +421,9 @@ impl ContainerError {
             ContainerError::Machine(misfit) => misfit.remedy(),
             ContainerError::NotUnderstood(_) => "use the release of torpor that made it, or a newer one".to_owned(),
             ContainerError::Upper { .. } => "checkpoint it into a directory, with --images".to_owned(),
+            ContainerError::NotCompared { .. } => NOT_COMPARED.to_owned(),
+            ContainerError::View(error) => error.remedy().to_owned(),
+            ContainerError::RootElsewhere { .. } => "run torpor outside of any container, where the engine runs".to_owned(),
             ContainerError::ImageName { .. } => "the checkpoint was made to do harm: do not restore it".to_owned(),
             ContainerError::NotAContainer { .. } => "restore it without --bundle, as plain processes".to_owned(),
             ContainerError::Config { .. } => "name the bundle that the container was started from".to_owned(),

@@ -17,7 +17,7 @@ use super::freeze::Engine;
 use super::lease::{Lease, Taker};
 use super::obstacle::Ability;
 use super::publication::{self, IntoStore};
-use super::snapshot::Snapshot;
+use super::snapshot::Changes;
 use super::state::{Container, Engine as By, Flavor, PodPlace};
 use crate::accelerator::Accelerators;
 use crate::checkpoint::Order;
@@ -202,18 +202,10 @@ impl Job<'_> {
             options: options.record(),
             own_configuration: false,
         };
-        let upper = upper_of(self.container.init)?;
-        let snapshot = if upper.is_none() { Snapshot::of(self.container)? } else { None };
-        let copy = snapshot.as_ref().map(|found| Layer::new(&found.root).against(&found.image));
-        let upper = upper.or(copy);
-        if upper.is_none() {
-            tracing::warn!(
-                "the container's root is no overlay, and its image is not known: what it changed in it is not in the checkpoint"
-            );
-        }
+        let mut changes = Changes::of(self.container)?;
         let config = config(self.container);
         let root = PathBuf::from(format!("/proc/{}/root", self.container.init));
-        let mut layers: Vec<Layer> = upper.map(|layer| layer.seen_at(&root)).into_iter().collect();
+        let mut layers: Vec<Layer> = changes.layer().map(|layer| layer.seen_at(&root)).into_iter().collect();
         layers.extend(into.mounts.of(self.container, config.as_ref()));
         let facts = Facts {
             moment: into.moment.clone(),
@@ -296,59 +288,9 @@ fn writable(container: &Container) -> Result<HashSet<PathBuf>, ContainerError> {
     Ok(open.iter().filter(|file| file.writable).map(|file| file.path.clone()).collect())
 }
 
-/// The upper directory of a container's root, where that is an overlay that can be written.
-fn upper_of(init: i32) -> Result<Option<Layer>, ContainerError> {
-    let path = PathBuf::from(format!("/proc/{init}/mountinfo"));
-    let mountinfo = std::fs::read_to_string(&path).map_err(ContainerError::place(&path))?;
-    let upper = upper_in(&mountinfo).map_err(|upper| ContainerError::Upper { upper })?;
-    Ok(upper.map(|(upper, for_users)| match for_users {
-        true => Layer::new(upper).marked_for_users(),
-        false => Layer::new(upper),
-    }))
-}
-
-/// In `/proc/PID/mountinfo`, whose writer escapes blanks as octal numbers; the overlay escapes commas and colons with a
-/// backslash. An error is a path that cannot be used. With whether the overlay's attributes are those of users.
-fn upper_in(mountinfo: &str) -> Result<Option<(PathBuf, bool)>, String> {
-    let root = mountinfo.lines().rfind(|line| line.split(' ').nth(4) == Some("/"));
-    let options = root
-        .and_then(|root| root.split_once(" - ")?.1.strip_prefix("overlay ")?.split(' ').nth(1))
-        .unwrap_or("");
-    let for_users = options.split(',').any(|option| option == "userxattr");
-    let upper = options.split(',').find_map(|option| option.strip_prefix("upperdir="));
-    match upper {
-        None => Ok(None),
-        // A path that needed escapes is not worth the risk of another than was meant.
-        Some(upper) if !upper.starts_with('/') || upper.contains('\\') => Err(upper.to_owned()),
-        Some(upper) => Ok(Some((PathBuf::from(upper), for_users))),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_upper_directory_is_an_option_of_the_overlay_at_the_root() {
-        let line = |point: &str, options: &str| {
-            format!("5 1 0:60 / {point} rw,relatime master:3 - overlay overlay {options}\n")
-        };
-        for (mountinfo, upper) in [
-            (line("/", "rw,lowerdir=/a:/b,upperdir=/s/1/diff,workdir=/s/1/work"), Ok(Some("/s/1/diff"))),
-            (line("/", "rw,lowerdir=/a,upperdir=/u,workdir=/w,userxattr"), Ok(Some("/u"))),
-            (line("/", "ro,lowerdir=/a:/b"), Ok(None)),
-            (line("/", "rw,upperdir=relative,workdir=w"), Err("relative")),
-            (line("/", r"rw,upperdir=/with\054comma,workdir=w"), Err(r"/with\054comma")),
-            (line("/data", "rw,upperdir=/other,workdir=w"), Ok(None)),
-            ("5 1 8:1 /b/rootfs / rw - ext4 /dev/vda rw\n".to_owned(), Ok(None)),
-            (String::new(), Ok(None)),
-        ] {
-            let upper = upper
-                .map(|upper| upper.map(|upper| (PathBuf::from(upper), mountinfo.contains("userxattr"))))
-                .map_err(str::to_owned);
-            assert_eq!(upper_in(&mountinfo), upper, "{mountinfo}");
-        }
-    }
 
     #[test]
     fn facts_of_a_program_are_not_a_containers() {

@@ -112,7 +112,7 @@ fn step_by_step(at: &OwnedFd, piece: &Path) -> rustix::io::Result<OwnedFd> {
 }
 
 /// The path by which the kernel reaches an open descriptor's file, whatever its kind.
-pub(super) fn magic_link(descriptor: impl AsFd) -> String {
+pub(crate) fn magic_link(descriptor: impl AsFd) -> String {
     use std::os::fd::AsRawFd;
     format!("/proc/self/fd/{}", descriptor.as_fd().as_raw_fd())
 }

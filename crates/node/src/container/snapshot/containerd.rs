@@ -1,18 +1,27 @@
-//! What containerd knows of a container's root and its image: its own interface, at the socket where it speaks the CRI, too.
+//! What containerd knows of a container's image: its own interface, at the socket where it speaks the CRI, too.
 //!
-//! containerd, `api/services/containers/v1/containers.proto`, `api/services/snapshots/v1/snapshots.proto`, `api/types/mount.proto`. A view
-//! is a snapshot that cannot be written; the snapshotters `native` and `btrfs` tell it, and the container's own, as directories.
+//! containerd, `api/services/containers/v1/containers.proto`, `api/services/snapshots/v1/snapshots.proto`,
+//! `api/services/leases/v1/leases.proto`, `api/types/mount.proto`. Whatever the snapshotter, a view of what the container's snapshot was
+//! made from can be had, with what is to be mounted for it: a directory (`native`), a subvolume (`btrfs`), a data set (`zfs`), a
+//! device (`devmapper`) or a file to be made one (`blockfile`). A view that nothing refers to is collected at any time; a lease keeps it,
+//! and lets go of it where nobody is left to do that.
 
-use std::path::PathBuf;
+use std::collections::HashMap;
 use std::time::Duration;
 
 use prost::Message;
 
-use super::Snapshot;
+use super::{Image, NOT_COMPARED};
 use crate::container::cri::{Cri, CriError};
+use crate::mounts::DetachedMount;
 
 const CONTAINERS: &str = "containerd.services.containers.v1.Containers";
 const SNAPSHOTS: &str = "containerd.services.snapshots.v1.Snapshots";
+const LEASES: &str = "containerd.services.leases.v1.Leases";
+/// When containerd may drop a lease (containerd, `docs/garbage-collection.md`).
+const EXPIRES: &str = "containerd.io/gc.expire";
+/// How long a view is kept if nobody removes it.
+const KEPT: Duration = Duration::from_secs(3600);
 /// How long each answer may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -71,69 +80,162 @@ struct Mount {
     kind: String,
     #[prost(string, tag = "2")]
     source: String,
+    #[prost(string, repeated, tag = "4")]
+    options: Vec<String>,
 }
 
-impl Mounts {
-    /// The directory that they are, where they are just one.
-    fn directory(&self) -> Option<PathBuf> {
-        match self.mounts.as_slice() {
-            [Mount { kind, source }] if kind == "bind" && source.starts_with('/') => Some(source.into()),
-            _ => None,
-        }
-    }
+/// Names a lease; one that is made has labels.
+#[derive(Clone, PartialEq, Message)]
+struct AskLease {
+    #[prost(string, tag = "1")]
+    id: String,
+    #[prost(map = "string, string", tag = "3")]
+    labels: HashMap<String, String>,
 }
 
 #[derive(Clone, PartialEq, Message)]
 struct Nothing {}
 
-/// A view of an image, for as long as this is kept.
-#[derive(Debug)]
-pub(super) struct View {
-    cri: Cri,
-    namespace: String,
-    snapshot: AskSnapshot,
+/// Why there is no image to compare with.
+#[derive(Debug, thiserror::Error)]
+pub enum ViewError {
+    /// containerd does not answer, or knows nothing of it.
+    #[error(transparent)]
+    Asked(#[from] CriError),
+    /// A view is nothing that can be mounted at once.
+    #[error("containerd's snapshotter {snapshotter} has the image as several mounts ({told})")]
+    Unknown {
+        /// The snapshotter.
+        snapshotter: String,
+        /// The kinds of its mounts.
+        told: String,
+    },
+    /// The view cannot be mounted.
+    #[error("the container's image cannot be mounted, which is {kind} on {on}")]
+    Mount {
+        /// The file system.
+        kind: String,
+        /// What it is on.
+        on: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
 }
 
-impl Drop for View {
-    fn drop(&mut self) {
-        let removed = ask::<Nothing>(&self.cri, &self.namespace, SNAPSHOTS, "Remove", &self.snapshot);
-        if let Err(error) = removed {
-            tracing::warn!(%error, key = self.snapshot.key, "a view of an image stays in containerd");
+impl ViewError {
+    /// What to do about it.
+    #[must_use]
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            ViewError::Asked(error) => error.remedy(),
+            ViewError::Unknown { .. } | ViewError::Mount { .. } => NOT_COMPARED,
         }
     }
 }
 
-fn ask<A: Message + Default>(
-    cri: &Cri,
-    namespace: &str,
-    service: &str,
-    method: &str,
-    request: &impl Message,
-) -> Result<A, CriError> {
-    cri.ask(service, Some(namespace), method, request, Some(PATIENCE))
+/// A view of an image, for as long as this is kept.
+#[derive(Debug)]
+pub(super) struct View {
+    client: Client,
+    snapshot: AskSnapshot,
+    /// Gone before the view is.
+    mount: Option<DetachedMount>,
 }
 
-/// A container's root and a view of its image. None where its snapshotter makes no directories.
+impl Drop for View {
+    fn drop(&mut self) {
+        self.mount = None;
+        let removed = self.client.remove(&self.snapshot);
+        if let Err(error) = removed {
+            tracing::warn!(%error, key = self.snapshot.key, "a view of an image stays in containerd for an hour");
+        }
+    }
+}
+
+/// One of containerd's namespaces.
+#[derive(Debug)]
+struct Client {
+    cri: Cri,
+    namespace: String,
+}
+
+impl Client {
+    fn ask<A: Message + Default>(
+        &self,
+        service: &str,
+        method: &str,
+        request: &impl Message,
+    ) -> Result<A, CriError> {
+        self.ask_under(None, service, method, request)
+    }
+
+    /// What it makes is kept by a lease.
+    fn ask_under<A: Message + Default>(
+        &self,
+        lease: Option<&str>,
+        service: &str,
+        method: &str,
+        request: &impl Message,
+    ) -> Result<A, CriError> {
+        let namespace = [("containerd-namespace", self.namespace.as_str())];
+        let headers: Vec<_> =
+            namespace.into_iter().chain(lease.map(|lease| ("containerd-lease", lease))).collect();
+        self.cri.ask(service, &headers, method, request, Some(PATIENCE))
+    }
+
+    /// Makes a view, and what keeps it.
+    fn view(&self, view: &AskSnapshot) -> Result<Mounts, CriError> {
+        let expires = jiff::Timestamp::now() + KEPT;
+        let labels = HashMap::from([(EXPIRES.to_owned(), expires.to_string())]);
+        self.ask::<Nothing>(LEASES, "Create", &AskLease { id: view.key.clone(), labels })?;
+        self.ask_under(Some(&view.key), SNAPSHOTS, "View", view)
+    }
+
+    /// Removes a view, and what keeps it.
+    fn remove(&self, view: &AskSnapshot) -> Result<(), CriError> {
+        let removed = self.ask::<Nothing>(SNAPSHOTS, "Remove", view);
+        let lease = AskLease { id: view.key.clone(), labels: HashMap::new() };
+        self.ask::<Nothing>(LEASES, "Delete", &lease)?;
+        removed.map(drop)
+    }
+}
+
+/// The image of a container. None where it has none that containerd knows.
 ///
 /// # Errors
-/// containerd does not answer, or does not know the container.
-pub(super) fn snapshot(cri: &Cri, namespace: &str, id: &str) -> Result<Option<Snapshot>, CriError> {
-    let known: ToldContainer = ask(cri, namespace, CONTAINERS, "Get", &AskContainer { id: id.to_owned() })?;
+/// containerd does not answer, or its view cannot be mounted.
+pub(super) fn image(cri: &Cri, namespace: &str, id: &str) -> Result<Option<Image>, ViewError> {
+    let client = Client { cri: cri.clone(), namespace: namespace.to_owned() };
+    let known: ToldContainer = client.ask(CONTAINERS, "Get", &AskContainer { id: id.to_owned() })?;
     let KnownContainer { snapshotter, snapshot_key } = known.container.unwrap_or_default();
+    if snapshot_key.is_empty() {
+        return Ok(None);
+    }
     let own = AskSnapshot { snapshotter: snapshotter.clone(), key: snapshot_key, parent: String::new() };
-    let told: ToldSnapshot = ask(cri, namespace, SNAPSHOTS, "Stat", &own)?;
+    let told: ToldSnapshot = client.ask(SNAPSHOTS, "Stat", &own)?;
     let parent = told.info.unwrap_or_default().parent;
-    let root = ask::<Mounts>(cri, namespace, SNAPSHOTS, "Mounts", &own)?.directory();
-    let Some(root) = root.filter(|_| !parent.is_empty()) else { return Ok(None) };
     let view = AskSnapshot { snapshotter, key: format!("torpor-view-{id}"), parent };
     // What an earlier checkpoint left that was cut off.
     let left = AskSnapshot { parent: String::new(), ..view.clone() };
-    if ask::<Nothing>(cri, namespace, SNAPSHOTS, "Remove", &left).is_ok() {
+    if client.remove(&left).is_ok() {
         tracing::warn!(key = left.key, "an earlier checkpoint was cut off; its view of the image is removed");
     }
-    let image: Mounts = ask(cri, namespace, SNAPSHOTS, "View", &view)?;
-    let view = View { cri: cri.clone(), namespace: namespace.to_owned(), snapshot: left };
-    Ok(image.directory().map(|image| Snapshot { root, image, _view: Some(view) }))
+    let mut kept = View { client, snapshot: left, mount: None };
+    let mounts = kept.client.view(&view)?.mounts;
+    let [Mount { kind, source, options }] = mounts.as_slice() else {
+        let told = mounts.iter().map(|mount| mount.kind.as_str()).collect::<Vec<_>>().join(", ");
+        return Err(ViewError::Unknown { snapshotter: view.snapshotter, told });
+    };
+    if kind == "bind" {
+        return Ok(Some(Image { path: source.into(), _view: Some(kept) }));
+    }
+    let mount = DetachedMount::new(kind, source.as_ref(), options);
+    let mount =
+        mount.map_err(|error| ViewError::Mount { kind: kind.clone(), on: source.clone(), source: error })?;
+    let path = mount.path();
+    kept.mount = Some(mount);
+    Ok(Some(Image { path, _view: Some(kept) }))
 }
 
 #[cfg(test)]
@@ -144,36 +246,57 @@ mod tests {
     use crate::container::cri::tests::{runtime, status};
 
     #[test]
-    fn a_root_and_its_image_are_directories_where_the_snapshotter_has_such() {
+    fn an_image_is_a_directory_or_mounted() {
         let (_directory, cri) = runtime(|method, request| {
-            let mounts = |kind: &str, source: &str| {
-                Mounts { mounts: vec![Mount { kind: kind.into(), source: source.into() }] }.encode_to_vec()
+            let mounts = |kinds: &[&str], source: &str, options: &[&str]| {
+                let options: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
+                let mount = |kind: &&str| Mount {
+                    kind: (*kind).to_owned(),
+                    source: source.to_owned(),
+                    options: options.clone(),
+                };
+                Mounts { mounts: kinds.iter().map(mount).collect() }.encode_to_vec()
             };
-            let asked = || AskSnapshot::decode(request).unwrap();
             let answer = match method.rsplit_once('/').unwrap() {
                 ("/containerd.services.containers.v1.Containers", "Get") => {
                     let id = AskContainer::decode(request).unwrap().id;
-                    let container = KnownContainer { snapshotter: id.clone(), snapshot_key: id };
-                    ToldContainer { container: Some(container) }.encode_to_vec()
+                    let snapshot_key = if id == "none" { String::new() } else { id.clone() };
+                    ToldContainer { container: Some(KnownContainer { snapshotter: id, snapshot_key }) }
+                        .encode_to_vec()
                 }
                 (_, "Stat") => {
                     ToldSnapshot { info: Some(Info { parent: "sha256:1".into() }) }.encode_to_vec()
                 }
-                (_, "Mounts") if asked().snapshotter == "overlayfs" => mounts("overlay", "overlay"),
-                (_, "Mounts") => mounts("bind", "/s/7"),
                 (_, "View") => {
-                    assert_eq!(
-                        (asked().key.as_str(), asked().parent.as_str()),
-                        ("torpor-view-native", "sha256:1")
+                    let asked = AskSnapshot::decode(request).unwrap();
+                    assert_eq!(asked.key, format!("torpor-view-{}", asked.snapshotter));
+                    assert_eq!(asked.parent, "sha256:1");
+                    match asked.snapshotter.as_str() {
+                        "native" => mounts(&["bind"], "/s/1", &["ro", "rbind"]),
+                        "blockfile" => mounts(&["tmpfs"], "none", &["ro", "mode=700"]),
+                        "devmapper" => mounts(&["ext4"], "/dev/no-such", &["ro"]),
+                        _ => mounts(&["erofs", "overlay"], "/s/1", &[]),
+                    }
+                }
+                ("/containerd.services.leases.v1.Leases", "Create") => {
+                    let lease = AskLease::decode(request).unwrap();
+                    assert!(
+                        lease.labels[EXPIRES].parse::<jiff::Timestamp>().unwrap() > jiff::Timestamp::now()
                     );
-                    mounts("bind", "/s/1")
+                    Vec::new()
                 }
                 _ => Vec::new(),
             };
             (Some(answer), status("0", ""))
         });
-        let found = snapshot(&cri, "k8s.io", "native").unwrap().unwrap();
-        assert_eq!((found.root.as_path(), found.image.as_path()), (Path::new("/s/7"), Path::new("/s/1")));
-        assert!(snapshot(&cri, "k8s.io", "overlayfs").unwrap().is_none());
+        let image = |id: &str| image(&cri, "k8s.io", id);
+        assert!(image("none").unwrap().is_none());
+        assert_eq!(image("native").unwrap().unwrap().path, Path::new("/s/1"));
+        assert!(matches!(image("erofs"), Err(ViewError::Unknown { told, .. }) if told == "erofs, overlay"));
+        assert!(matches!(image("devmapper"), Err(ViewError::Mount { on, .. }) if on == "/dev/no-such"));
+        match image("blockfile") {
+            Ok(mounted) => assert_eq!(std::fs::read_dir(mounted.unwrap().path).unwrap().count(), 0),
+            Err(error) => eprintln!("left out: this takes CAP_SYS_ADMIN: {error}"),
+        }
     }
 }
