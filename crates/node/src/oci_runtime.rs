@@ -24,6 +24,7 @@ pub mod log;
 mod networks;
 pub mod projections;
 pub mod real;
+mod received;
 pub mod record;
 mod remains;
 pub mod settings;

@@ -5,34 +5,32 @@
 //! engine's `create`. Of the checkpoint only the image and the command are taken, which the engine needs for a fresh start later.
 
 mod error;
+pub mod outline;
 
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use torpor_store::Repository;
 use torpor_store::lineage::{Lineage, LineageError};
 use torpor_store::name::Reference;
 
-use super::generation::Facts;
 use super::stored::Kept;
 use crate::install::HANDLER;
 use crate::machine::Machine;
 use crate::oci_runtime::decision;
 use crate::oci_runtime::settings::Settings;
 
-pub use error::{AdoptionError, Mount};
-
-/// Mounts that engines make for every container.
-const OWN_MOUNTS: [&str; 6] =
-    ["/etc/resolv.conf", "/etc/hostname", "/etc/hosts", "/dev/shm", "/run/.containerenv", "/run/secrets"];
-/// Where engines keep volumes.
-const VOLUMES: [&str; 2] = ["/var/lib/docker/volumes/", "/var/lib/containers/storage/volumes/"];
+pub use error::AdoptionError;
+pub use outline::Outline;
 
 /// Who makes the container.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Adopter {
     /// Docker.
     Docker,
@@ -91,34 +89,22 @@ impl Adoption<'_> {
         let kept = Kept::new(self.repository, &manifest)?;
         kept.check(&Machine::read())?;
         let reference = Reference { name: name.clone(), generation: Some(number) };
-        let missing = missing_mounts(kept.facts(), self.flags);
-        if !missing.is_empty() {
-            return Err(AdoptionError::Mounts { reference, missing });
-        }
-        self.adopter.knows_the_runtime()?;
-        let image = self.image(&reference, kept.facts())?;
-        let words = words(self.adopter, kept.facts(), &reference, self.name, &image, self.flags);
-        let id = self.adopter.call(words, "create")?;
-        Ok(Adopted { adopter: self.adopter, id: id.trim().to_owned() })
+        let outline = Outline::of(kept.facts());
+        let wanted = Wanted { name: self.name, image: self.image, flags: self.flags };
+        let image = self.adopter.could_make(&outline, &wanted, &format!("the container in {reference}"))?;
+        self.adopter.create(&outline, &wanted, &image, (decision::RESTORE, &reference.to_string()), None)
     }
+}
 
-    /// The image as this engine has it: by its ID, where it has the very one.
-    fn image(&self, reference: &Reference, facts: &Facts) -> Result<String, AdoptionError> {
-        let id = facts.image_id.as_ref().map(|id| format!("sha256:{}", id.trim_start_matches("sha256:")));
-        let candidates = match self.image {
-            Some(image) => vec![image.to_owned()],
-            None => id.into_iter().chain(facts.image.clone()).collect(),
-        };
-        for image in &candidates {
-            if self.adopter.said(["image", "inspect", "--format", "{{.Id}}", image])?.status.success() {
-                return Ok(image.clone());
-            }
-        }
-        match candidates.last() {
-            Some(image) => Err(AdoptionError::NoImage { adopter: self.adopter, image: image.clone() }),
-            None => Err(AdoptionError::ImageUnknown { reference: reference.clone() }),
-        }
-    }
+/// What was asked for about a container that an engine is to make.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    /// Its name; the engine invents one where none is given.
+    pub name: Option<&'a str>,
+    /// The image, where it is not the one that the checkpoint tells.
+    pub image: Option<&'a str>,
+    /// Further flags of the engine's `create`.
+    pub flags: &'a [String],
 }
 
 /// Has Podman restore an archive of its own kind, by `podman container restore --import`. It runs then.
@@ -196,28 +182,155 @@ impl Adopted {
         Ok(self.adopter.call(["inspect", "--format", what, &self.id], "inspect")?.trim().to_owned())
     }
 
-    /// One that could not be restored is nobody's.
-    fn remove(&self) {
+    /// Starts it in the background. What the engine says goes into a file.
+    ///
+    /// # Errors
+    /// It cannot be called.
+    pub fn begin(&self, said: &Path) -> Result<Starting, AdoptionError> {
+        let failed = self.adopter.failed();
+        let file = File::create(said).map_err(&failed)?;
+        let mut command = Command::new(self.adopter.program());
+        command.args(["start", &self.id]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(file);
+        let process = command.spawn().map_err(failed)?;
+        Ok(Starting { adopter: self.adopter, process, said: said.to_owned() })
+    }
+
+    /// Removes it. One that could not be restored is nobody's.
+    pub fn remove(&self) {
         if let Err(error) = self.adopter.call(["rm", "--force", &self.id], "rm") {
             tracing::warn!(%error, "what the engine made cannot be removed");
         }
     }
 }
 
+/// A container that an engine is about to start.
+#[derive(Debug)]
+pub struct Starting {
+    adopter: Adopter,
+    process: Child,
+    said: PathBuf,
+}
+
+impl Starting {
+    /// Whether it is done.
+    ///
+    /// # Errors
+    /// The engine failed.
+    pub fn is_done(&mut self) -> Result<bool, AdoptionError> {
+        match self.process.try_wait().map_err(self.adopter.failed())? {
+            Some(status) => self.outcome(status).map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    /// Waits until it is done.
+    ///
+    /// # Errors
+    /// The engine failed.
+    pub fn finish(mut self) -> Result<(), AdoptionError> {
+        let status = self.process.wait().map_err(self.adopter.failed())?;
+        self.outcome(status)
+    }
+
+    fn outcome(&self, status: ExitStatus) -> Result<(), AdoptionError> {
+        if status.success() {
+            return Ok(());
+        }
+        let said = std::fs::read_to_string(&self.said).unwrap_or_default().trim().to_owned();
+        Err(AdoptionError::Failed { adopter: self.adopter, action: "start", said })
+    }
+}
+
 impl Adopter {
-    fn program(self) -> &'static str {
+    /// The engine's command.
+    #[must_use]
+    pub fn program(self) -> &'static str {
         match self {
             Adopter::Docker => "docker",
             Adopter::Podman => "podman",
         }
     }
 
-    /// Podman takes it for itself, Docker for the container.
-    fn create(self) -> [&'static str; 3] {
-        match self {
-            Adopter::Docker => ["create", "--runtime", HANDLER],
-            Adopter::Podman => ["--runtime", HANDLER, "create"],
+    /// The engine of a container, where it is one of these.
+    #[must_use]
+    pub fn of(engine: &super::Engine) -> Option<Adopter> {
+        match engine {
+            super::Engine::Docker => Some(Adopter::Docker),
+            super::Engine::Podman => Some(Adopter::Podman),
+            _ => None,
         }
+    }
+
+    /// Looks whether it could make a container, as far as that can be told before. Returns the image as it has it.
+    ///
+    /// # Errors
+    /// It does not know the runtime or the image, or mounts are not given. `what` names the container.
+    pub fn could_make(
+        self,
+        outline: &Outline,
+        wanted: &Wanted<'_>,
+        what: &str,
+    ) -> Result<String, AdoptionError> {
+        let missing = outline.missing_mounts(wanted.flags);
+        if !missing.is_empty() {
+            return Err(AdoptionError::Mounts { what: what.to_owned(), missing });
+        }
+        self.knows_the_runtime()?;
+        let candidates = match wanted.image {
+            Some(image) => vec![image.to_owned()],
+            None => outline.images(),
+        };
+        for image in &candidates {
+            if self.said(["image", "inspect", "--format", "{{.Id}}", image])?.status.success() {
+                return Ok(image.clone());
+            }
+        }
+        match candidates.last() {
+            Some(image) => Err(AdoptionError::NoImage { adopter: self, image: image.clone() }),
+            None => Err(AdoptionError::ImageUnknown { what: what.to_owned() }),
+        }
+    }
+
+    /// Whether there is a container of this name or ID.
+    ///
+    /// # Errors
+    /// It cannot be called.
+    pub fn has(self, container: &str) -> Result<bool, AdoptionError> {
+        Ok(self.said(["container", "inspect", "--format", "{{.Id}}", container])?.status.success())
+    }
+
+    /// Has it make a container with an annotation. Nothing runs yet. Its ID is written to `id_file`, too, by the engine's own command.
+    ///
+    /// # Errors
+    /// What it says.
+    pub fn create(
+        self,
+        outline: &Outline,
+        wanted: &Wanted<'_>,
+        image: &str,
+        annotation: (&str, &str),
+        id_file: Option<&Path>,
+    ) -> Result<Adopted, AdoptionError> {
+        let words = outline.words(self, wanted, image, annotation, id_file);
+        let id = self.call(words, "create")?;
+        Ok(Adopted { adopter: self, id: id.trim().to_owned() })
+    }
+
+    /// One that it made before.
+    #[must_use]
+    pub fn adopted(self, id: &str) -> Adopted {
+        Adopted { adopter: self, id: id.to_owned() }
+    }
+
+    /// By what a container comes to restart by itself; none where it does not.
+    ///
+    /// # Errors
+    /// It does not say.
+    pub fn restarts(self, container: &str) -> Result<Option<String>, AdoptionError> {
+        let format = "{{.HostConfig.RestartPolicy.Name}}";
+        let policy = self.call(["container", "inspect", "--format", format, container], "inspect")?;
+        let policy = policy.trim();
+        Ok((!matches!(policy, "" | "no")).then(|| policy.to_owned()))
     }
 
     /// Whether the runtime is known to it.
@@ -269,60 +382,3 @@ impl std::fmt::Display for Adopter {
         })
     }
 }
-
-/// The words of a `create`.
-fn words(
-    adopter: Adopter,
-    facts: &Facts,
-    reference: &Reference,
-    name: Option<&str>,
-    image: &str,
-    flags: &[String],
-) -> Vec<String> {
-    let text = |word: &str| word.to_owned();
-    let mut words: Vec<String> = adopter.create().map(str::to_owned).to_vec();
-    words.push(text("--annotation"));
-    words.push(format!("{}={reference}", decision::RESTORE));
-    if let Some(name) = name {
-        words.extend([text("--name"), text(name)]);
-    }
-    let (program, arguments) = match facts.command.split_first() {
-        Some((program, arguments)) => (Some(program), arguments),
-        None => (None, &[][..]),
-    };
-    if let Some(program) = program {
-        words.extend([text("--entrypoint"), program.clone()]);
-    }
-    words.extend(flags.iter().cloned());
-    words.push(text(image));
-    words.extend(arguments.iter().cloned());
-    words
-}
-
-/// Mounts from outside that the container had, and that no flag mentions.
-fn missing_mounts(facts: &Facts, flags: &[String]) -> Vec<Mount> {
-    let mounts = facts.config.as_ref().and_then(|config| config["mounts"].as_array());
-    let mut missing = Vec::new();
-    for mount in mounts.into_iter().flatten() {
-        let word = |key: &str| mount[key].as_str().unwrap_or_default();
-        let (at, from) = (word("destination"), word("source"));
-        let options = mount["options"].as_array().into_iter().flatten();
-        let bound =
-            word("type") == "bind" || options.flat_map(Value::as_str).any(|option| option.ends_with("bind"));
-        let given = flags.iter().any(|flag| mentions(flag, at));
-        if bound && !given && !OWN_MOUNTS.contains(&at) {
-            let volume =
-                VOLUMES.iter().find_map(|volumes| from.strip_prefix(volumes)?.strip_suffix("/_data"));
-            missing.push(Mount { at: at.into(), from: volume.unwrap_or(from).to_owned() });
-        }
-    }
-    missing
-}
-
-/// Whether a word of a `create` is about a mount at a path: `FROM:PATH[:OPTIONS]`, or `…,target=PATH,…`.
-fn mentions(flag: &str, at: &str) -> bool {
-    flag.split([',', ':', '=']).any(|part| part == at)
-}
-
-#[cfg(test)]
-mod tests;

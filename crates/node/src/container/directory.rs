@@ -174,10 +174,15 @@ fn parent(directory: &Path) -> &Path {
     directory.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
+/// The room on the disk of a place, in bytes.
+pub(crate) fn free(path: &Path) -> Result<u64, ContainerError> {
+    let free = rustix::fs::statvfs(path).map_err(|errno| ContainerError::place(path)(errno.into()))?;
+    Ok(free.f_bavail.saturating_mul(free.f_frsize))
+}
+
 /// Refuses what certainly does not fit.
 pub(crate) fn room(path: &Path, needed: u64) -> Result<(), ContainerError> {
-    let free = rustix::fs::statvfs(path).map_err(|errno| ContainerError::place(path)(errno.into()))?;
-    let available = free.f_bavail.saturating_mul(free.f_frsize);
+    let available = free(path)?;
     if available < needed {
         Err(ContainerError::Room { path: path.to_owned(), needed, available })
     } else {

@@ -246,7 +246,7 @@ impl Job<'_> {
 }
 
 /// The configuration that a container was started with.
-fn config(container: &Container) -> Option<serde_json::Value> {
+pub(crate) fn config(container: &Container) -> Option<serde_json::Value> {
     serde_json::from_slice(&std::fs::read(container.bundle.join("config.json")).ok()?).ok()
 }
 

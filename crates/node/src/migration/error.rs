@@ -5,9 +5,10 @@ use std::path::PathBuf;
 
 use torpor_store::{OpenError, ReadError};
 
+use super::fit::Unfit;
 use crate::container::ContainerError;
+use crate::container::adoption::{Adopter, AdoptionError};
 use crate::criu_bundle::FindCriuError;
-use crate::restore::Misfit;
 
 /// Why a container cannot move. It runs on where it was, unless [`Adrift`](MigrationError::Adrift).
 #[derive(Debug, thiserror::Error)]
@@ -70,12 +71,55 @@ pub enum MigrationError {
         /// Its remedy.
         remedy: String,
     },
-    /// The machine does not fit.
-    #[error("{0}")]
-    Machine(Misfit),
+    /// The target does not fit, which is found before anything is frozen.
+    #[error("{peer} does not fit the container: {unfit}")]
+    Unfit {
+        /// The target.
+        peer: String,
+        /// Why not.
+        unfit: Unfit,
+    },
+    /// The source has decided against it.
+    #[error("the container stays where it is: {because}")]
+    Stays {
+        /// Its words.
+        because: String,
+    },
     /// There is no CRIU.
     #[error(transparent)]
     Criu(#[from] FindCriuError),
+    /// Its engine would start it again here.
+    #[error("{engine} would start {container} again once it has ended here: its restart policy is {policy}")]
+    Restarts {
+        /// The engine.
+        engine: Adopter,
+        /// The container.
+        container: String,
+        /// Its policy.
+        policy: String,
+    },
+    /// It is no engine's, and no bundle is given.
+    #[error("container {id} is none of Docker's or Podman's, and no bundle is given for it")]
+    NoBundle {
+        /// The container.
+        id: String,
+    },
+    /// The container's start cannot be waited for or let go.
+    #[error("the container's start cannot be held")]
+    Gate {
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The engine started the container without its runtime asking here.
+    #[error("{adopter} started a container that is not the one that was sent")]
+    Anew {
+        /// The engine.
+        adopter: Adopter,
+    },
+    /// An engine cannot make the container.
+    #[error(transparent)]
+    Adoption(#[from] AdoptionError),
     /// Something about the container.
     #[error(transparent)]
     Container(Box<ContainerError>),
@@ -142,8 +186,27 @@ impl MigrationError {
                 "see why the other side ended, or the network between the two, and try again".to_owned()
             }
             MigrationError::Refused { remedy, .. } => remedy.clone(),
-            MigrationError::Machine(misfit) => misfit.remedy(),
+            MigrationError::Unfit { unfit, .. } => unfit.remedy(),
+            MigrationError::Stays { .. } => "the source has said what to do about it".to_owned(),
             MigrationError::Criu(error) => error.remedy().to_owned(),
+            MigrationError::Restarts { engine, container, .. } => {
+                let program = engine.program();
+                format!(
+                    "`{program} update --restart=no {container}`, and give its policy to `torpor receive`, behind `--`"
+                )
+            }
+            MigrationError::NoBundle { .. } => {
+                "name the directory of its configuration with --bundle of `torpor receive`, or an engine with --into"
+                    .to_owned()
+            }
+            MigrationError::Gate { .. } => {
+                "see that `state` in /etc/torpor/runtime.yaml is on a disk with room, and has no long path".to_owned()
+            }
+            MigrationError::Anew { .. } => {
+                "see that the engine's runtime torpor is of this release, and reads the same /etc/torpor/runtime.yaml"
+                    .to_owned()
+            }
+            MigrationError::Adoption(error) => error.remedy(),
             MigrationError::Container(error) => error.remedy(),
             MigrationError::Beyond { .. } => {
                 "use the configuration that the container was started with, or one that grants as much"

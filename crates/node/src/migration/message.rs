@@ -8,6 +8,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use torpor_store::backend::{BackendError, Created, Entry, Stat, Tag};
 
+use crate::container::Engine;
+use crate::container::adoption::Outline;
 use crate::machine::Machine;
 
 /// The version of what is said.
@@ -35,16 +37,28 @@ pub enum Request {
     },
     /// It has ended at the source.
     GoOn,
+    /// It stays where it is.
+    #[serde(rename_all = "camelCase")]
+    Stays {
+        /// Why.
+        because: String,
+    },
 }
 
 /// What would come.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Offer {
     /// [`VERSION`].
     pub version: u32,
     /// The container's ID.
     pub id: String,
+    /// Who had it started.
+    pub engine: Engine,
+    /// What it is called by its engine.
+    pub name: Option<String>,
+    /// What an engine needs to make one like it.
+    pub outline: Outline,
     /// Its machine.
     pub machine: Machine,
     /// The version of its CRIU, as a number: 40201 is 4.2.1.
@@ -53,6 +67,22 @@ pub struct Offer {
     pub external: Vec<PathBuf>,
     /// Memory that may have to be copied, in bytes.
     pub memory: u64,
+}
+
+/// What there is at the target.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Site {
+    /// Its machine.
+    pub machine: Machine,
+    /// The version of its CRIU, as a number.
+    pub criu: u32,
+    /// Who would make the container: the program.
+    pub runtime: String,
+    /// Memory that is free, in bytes.
+    pub memory: u64,
+    /// Room for what is sent, in bytes.
+    pub room: u64,
 }
 
 /// An operation of [`Backend`](torpor_store::Backend).
@@ -78,11 +108,13 @@ pub enum Store {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "say")]
 pub enum Answer {
-    /// It can take the container.
+    /// It can take the container, as far as it sees.
     #[serde(rename_all = "camelCase")]
     Accepted {
         /// [`VERSION`].
         version: u32,
+        /// What there is, for the source to decide.
+        site: Box<Site>,
     },
     /// It cannot.
     Refused {

@@ -12,12 +12,14 @@ use torpor_store::{Credentials, Manifest, Repository};
 use super::channel::Channel;
 use super::depot::{Depot, Shared};
 use super::message::{Answer, Offer, Request, VERSION};
-use super::{MigrationError, Ticket};
+use super::{MigrationError, Ticket, fit};
 use crate::checkpoint::Order;
+use crate::container::adoption::outline::bound_mounts;
+use crate::container::adoption::{Adopter, Outline};
 use crate::container::carry::Carry;
 use crate::container::checkpoint::{Done, Heir, Job};
 use crate::container::dump::{self, Wishes};
-use crate::container::generation::{Destination, Stored};
+use crate::container::generation::{self, Destination, Stored};
 use crate::container::{Container, ContainerError};
 use crate::criu_bundle;
 use crate::machine::Machine;
@@ -40,6 +42,8 @@ pub struct Move<'a> {
     pub ahead: u32,
     /// Mounts whose content is taken along.
     pub mounts: Carry,
+    /// The target's kernel may be older.
+    pub older_kernel: bool,
     /// This machine's name.
     pub host: String,
     /// Where staging directories are made.
@@ -65,11 +69,22 @@ impl Move<'_> {
     pub fn to(&self, address: &str, ticket: &Ticket) -> Result<Moved, MigrationError> {
         let offer = self.offer()?;
         let mut channel = Channel::connect(address, ticket)?;
-        channel.say(&Request::Offer(Box::new(offer)), &[])?;
+        let offer = Box::new(offer);
+        channel.say(&Request::Offer(offer.clone()), &[])?;
         let peer = channel.peer().to_owned();
         match channel.hear()?.0 {
-            Answer::Accepted { version: VERSION } => {}
-            Answer::Accepted { version: theirs } => {
+            Answer::Accepted { version: VERSION, site } => {
+                if let Err(unfit) = fit::check(&offer, &site, self.older_kernel) {
+                    let _ = channel.say(&Request::Stays { because: unfit.to_string() }, &[]);
+                    return Err(MigrationError::Unfit { peer, unfit });
+                }
+                tracing::info!(
+                    kernel = site.machine.kernel.release,
+                    runtime = site.runtime,
+                    "the target fits"
+                );
+            }
+            Answer::Accepted { version: theirs, .. } => {
                 return Err(MigrationError::Version { peer, theirs, ours: VERSION });
             }
             Answer::Refused { because, remedy } => {
@@ -121,15 +136,39 @@ impl Move<'_> {
     /// What would come. Nothing is touched.
     fn offer(&self) -> Result<Offer, MigrationError> {
         let (sight, ability) = self.job(false, None).check()?;
+        ends_for_good(self.container)?;
         let external = dump::external_mounts(self.container, &sight);
         Ok(Offer {
             version: VERSION,
             id: self.container.id.clone(),
+            engine: self.container.engine.clone(),
+            name: self.container.names.first().cloned(),
+            outline: Outline {
+                image: self.container.image().map(str::to_owned),
+                image_id: self.container.made_from.id.clone(),
+                command: self.container.description.command.clone(),
+                mounts: generation::config(self.container).as_ref().map(bound_mounts).unwrap_or_default(),
+            },
             machine: Machine::read(),
             criu: criu_bundle::version(self.criu)?.number(),
             external: external.into_iter().map(|mount| PathBuf::from(mount.val)).collect(),
             memory: ability.memory,
         })
+    }
+}
+
+/// Refuses a container that its engine would start again here once it has ended.
+///
+/// # Errors
+/// [`MigrationError::Restarts`].
+pub fn ends_for_good(container: &Container) -> Result<(), MigrationError> {
+    let Some(engine) = Adopter::of(&container.engine) else { return Ok(()) };
+    match engine.restarts(&container.id)? {
+        None => Ok(()),
+        Some(policy) => {
+            let container = container.names.first().unwrap_or(&container.id).clone();
+            Err(MigrationError::Restarts { engine, container, policy })
+        }
     }
 }
 

@@ -1,5 +1,8 @@
 //! The side that a container comes to.
 
+mod bundle;
+mod engine;
+
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -7,34 +10,32 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use torpor_store::{Credentials, LocalBackend, Repository};
+use torpor_store::LocalBackend;
 
-use super::MigrationError;
 use super::channel::Channel;
 use super::depot::Keeper;
-use super::message::{Answer, Offer, Request, VERSION};
+use super::gate::Guest;
+use super::message::{Answer, Offer, Request, Site, VERSION};
 use super::ticket::{Secret, Ticket};
-use crate::container::directory::room;
-use crate::container::restore::{self, Wanted, container, has_mounts, root_of_bundle};
+use super::{MigrationError, gate};
+use crate::budget::Memory;
+use crate::container::adoption::{Adopter, Starting};
+use crate::container::directory::free;
 use crate::container::route::Runtime;
-use crate::container::stored::Kept;
 use crate::container::{ContainerError, Flavor};
 use crate::criu_bundle;
 use crate::files::layout::Before;
 use crate::machine::Machine;
-use crate::oci_runtime::fit::{self, Claim, Grant};
-use crate::oci_runtime::{images, wake};
-use crate::restore::check;
+use crate::oci_runtime::{NAME, wake};
 use crate::staging::{self, Staging};
+
+pub use bundle::Bundle;
+pub use engine::Engine;
 
 /// How often the source is told that it is worked on.
 const SIGN: Duration = Duration::from_secs(1);
 /// How long a source that was refused is listened to.
 const FAREWELL: Duration = Duration::from_secs(2);
-/// How many misfits are told one by one.
-const TOLD: usize = 3;
-/// What directories of migrations are called.
-const PREFIX: &str = "receive-";
 /// Tells, in such a directory, which container may be half made.
 const MAKING: &str = "making.json";
 
@@ -42,23 +43,20 @@ const MAKING: &str = "making.json";
 #[derive(Debug)]
 pub struct Reception<'a> {
     /// Who makes it.
-    pub runtime: &'a Runtime,
-    /// The directory of the runtime's states, where it is not the usual one.
-    pub root: Option<&'a Path>,
-    /// The directory of its configuration.
-    pub bundle: &'a Path,
-    /// Its ID; by default the one it had.
+    pub home: Home<'a>,
+    /// Its ID, or its name where an engine makes it; by default the one it had.
     pub id: Option<&'a str>,
     /// Where its PID is written once it runs.
     pub pid_file: Option<&'a Path>,
-    /// Unix sockets may have peers outside, as at the source.
-    pub external_unix: bool,
-    /// Its terminal or session may be somebody else's, as at the source.
-    pub shell_job: bool,
-    /// Where what is sent is kept until it runs: on a disk.
-    pub room: &'a Path,
-    /// Where logs are kept while it is made.
-    pub staging: &'a Path,
+}
+
+/// Who makes a container.
+#[derive(Debug)]
+pub enum Home<'a> {
+    /// A runtime, from a bundle.
+    Bundle(Bundle<'a>),
+    /// An engine.
+    Engine(Engine<'a>),
 }
 
 /// A container that goes on here.
@@ -117,30 +115,39 @@ impl Waiting {
     /// It cannot be taken: then it runs on where it was, and nothing of it is here, unless the error is
     /// [`MigrationError::Orphan`].
     pub fn receive(&self, reception: &Reception<'_>) -> Result<Received, MigrationError> {
-        reception.clean_up();
+        let room = reception.home.room();
+        clean_up(&room);
         let mut channel = Channel::accept(&self.listener, &self.secret, self.ticket.source.fingerprint()?)?;
         let peer = channel.peer().to_owned();
         let (Request::Offer(offer), _) = channel.hear()? else {
             return Err(MigrationError::Nonsense { peer, what: "the offer" });
         };
-        if let Err(error) = reception.fits(&offer, &peer) {
-            return Err(refuse(&mut channel, error));
-        }
-        let id = reception.id.unwrap_or(&offer.id).to_owned();
-        let place = Staging::create(reception.room, &format!("{PREFIX}{id}"))
-            .map_err(ContainerError::place(reception.room))?;
-        channel.say(&Answer::Accepted { version: VERSION }, &[])?;
-        let mut keeper = Keeper::new(Arc::new(LocalBackend::new(place.path().join("store"))));
-        let Request::Restore { manifest } = keeper.serve(&mut channel)? else {
-            return Err(MigrationError::Nonsense { peer, what: "the transfer" });
+        let found = reception.fits(&offer, &peer).and_then(|maker| Ok((reception.home.site(&room)?, maker)));
+        let (site, maker) = match found {
+            Ok((site, maker)) => (Box::new(site), maker),
+            Err(error) => return Err(refuse(&mut channel, error)),
         };
-        let making = Making { reception, id: &id, place: place.path() };
-        let store = keeper.backend();
-        let made = making.while_told(&mut channel, || making.make(store, &manifest));
+        let token = gate::token().map_err(MigrationError::Random)?;
+        let place = Staging::create(&room, &format!("{}{token}", gate::PREFIX))
+            .map_err(ContainerError::place(&room))?;
+        channel.say(&Answer::Accepted { version: VERSION, site }, &[])?;
+        let mut keeper = Keeper::new(Arc::new(LocalBackend::new(place.path().join(gate::STORE))));
+        let manifest = match keeper.serve(&mut channel)? {
+            Request::Restore { manifest } => manifest,
+            Request::Stays { because } => return Err(MigrationError::Stays { because }),
+            _ => return Err(MigrationError::Nonsense { peer, what: "the transfer" }),
+        };
+        let sent = Sent { store: keeper.backend(), manifest: &manifest, place: place.path(), token: &token };
+        let made = while_told(&mut channel, || maker.make(&sent));
+        let made = made.and_then(|made| {
+            // From here on it may have ended at the source, so whatever happens it stays.
+            gate::ready(place.path()).map_err(ContainerError::place(place.path()))?;
+            Ok(made)
+        });
         let made = match made {
             Ok(made) => made,
             Err(error) => {
-                making.undo();
+                undo(place.path());
                 let error = refuse(&mut channel, error);
                 // The source gives the store's records back as it would anywhere.
                 channel.patience(FAREWELL)?;
@@ -148,15 +155,18 @@ impl Waiting {
                 return Err(error);
             }
         };
-        // From here on it may have ended at the source, so whatever happens it stays.
-        making.forget();
-        let Made { pid, stopped, before } = made;
-        before.into_iter().for_each(Before::release);
+        let (id, pid) = (made.id.clone(), made.pid);
         let orphan = |error| MigrationError::Orphan { id: id.clone(), pid, source: Box::new(error) };
-        channel.say(&Answer::Ready, &[]).map_err(orphan)?;
-        match keeper.serve(&mut channel).map_err(orphan)? {
-            Request::GoOn => wake::go_on(pid, &stopped),
-            _ => return Err(orphan(MigrationError::Nonsense { peer, what: "the end" })),
+        let told = channel.say(&Answer::Ready, &[]).and_then(|()| match keeper.serve(&mut channel)? {
+            Request::GoOn => Ok(()),
+            _ => Err(MigrationError::Nonsense { peer: peer.clone(), what: "the end" }),
+        });
+        match told {
+            Ok(()) => made.go_on().map_err(orphan)?,
+            Err(error) => {
+                made.stay();
+                return Err(orphan(error));
+            }
         }
         if let Some(path) = reception.pid_file {
             std::fs::write(path, pid.to_string()).map_err(ContainerError::place(path))?;
@@ -165,6 +175,69 @@ impl Waiting {
             tracing::warn!(%error, "the source does not hear that the container runs here");
         }
         Ok(Received { id, pid, peer })
+    }
+}
+
+/// What was sent.
+struct Sent<'a> {
+    store: Arc<LocalBackend>,
+    /// The generation's manifest.
+    manifest: &'a str,
+    /// The directory that it lies in.
+    place: &'a Path,
+    /// What tells that from others.
+    token: &'a str,
+}
+
+/// Somebody who can make the container.
+trait Maker: Send + Sync {
+    /// Makes it, stopped before its first instruction.
+    fn make(&self, sent: &Sent<'_>) -> Result<Made, MigrationError>;
+}
+
+/// A container that stands still here.
+struct Made {
+    id: String,
+    /// Its first process.
+    pid: i32,
+    held: Held,
+}
+
+/// By what it stands still.
+enum Held {
+    /// By signals: by these PIDs in the container processes were stopped at the source, too. And what was where its files are now.
+    Signals { stopped: Vec<u32>, before: Vec<Before> },
+    /// At its start, which an engine has begun.
+    Gate { guest: Guest, starting: Starting },
+}
+
+impl Made {
+    /// It goes on.
+    fn go_on(self) -> Result<(), MigrationError> {
+        match self.held {
+            Held::Signals { stopped, before } => {
+                before.into_iter().for_each(Before::release);
+                wake::go_on(self.pid, &stopped);
+                Ok(())
+            }
+            Held::Gate { guest, starting } => {
+                guest.let_go().map_err(|source| MigrationError::Gate { source })?;
+                Ok(starting.finish()?)
+            }
+        }
+    }
+
+    /// It stands still until people decide.
+    fn stay(self) {
+        match self.held {
+            Held::Signals { before, .. } => before.into_iter().for_each(Before::release),
+            Held::Gate { guest, starting } => {
+                drop(guest);
+                if let Err(error) = starting.finish() {
+                    tracing::error!(%error, "the engine does not keep the container");
+                }
+            }
+        }
     }
 }
 
@@ -190,181 +263,125 @@ fn sentence(error: &dyn std::error::Error) -> String {
     text
 }
 
-impl Reception<'_> {
-    /// Whether a container could go on here, by what is known before it is frozen.
-    fn fits(&self, offer: &Offer, peer: &str) -> Result<(), MigrationError> {
+impl<'a> Reception<'a> {
+    /// Whether a container could go on here, by what this side alone sees; then by whom it is made.
+    fn fits(&self, offer: &Offer, peer: &str) -> Result<Box<dyn Maker + 'a>, MigrationError> {
         if offer.version != VERSION {
             let (theirs, ours) = (offer.version, VERSION);
             return Err(MigrationError::Version { peer: peer.to_owned(), theirs, ours });
         }
-        let id = self.id.unwrap_or(&offer.id);
-        if id.is_empty() || id.starts_with('.') || id.contains('/') {
-            return Err(MigrationError::Nonsense { peer: peer.to_owned(), what: "the container's ID" });
+        match &self.home {
+            Home::Bundle(bundle) => {
+                let id = self.id.unwrap_or(&offer.id);
+                if id.is_empty() || id.starts_with('.') || id.contains('/') {
+                    return Err(MigrationError::Nonsense {
+                        peer: peer.to_owned(),
+                        what: "the container's ID",
+                    });
+                }
+                bundle.could_take(id, offer).map(|maker| Box::new(maker) as Box<dyn Maker + 'a>)
+            }
+            Home::Engine(engine) => {
+                let name = self.id.or(offer.name.as_deref());
+                engine.could_take(name, offer).map(|maker| Box::new(maker) as Box<dyn Maker + 'a>)
+            }
         }
-        check::machine(&offer.machine, &Machine::read()).map_err(MigrationError::Machine)?;
-        let criu = criu_bundle::version(&criu_bundle::find(None)?.program)?;
-        check::criu(offer.criu, criu.number()).map_err(MigrationError::Machine)?;
-        has_mounts(&offer.external.iter().cloned().collect(), self.bundle)?;
-        self.runtime.has_not(self.root, id)?;
-        std::fs::create_dir_all(self.room).map_err(ContainerError::place(self.room))?;
-        // It is there twice: as it was sent, and as images.
-        Ok(room(self.room, offer.memory.saturating_mul(2))?)
+    }
+}
+
+impl Home<'_> {
+    /// Where what is sent is kept until it runs: on a disk.
+    fn room(&self) -> PathBuf {
+        match self {
+            Home::Bundle(bundle) => bundle.room.to_owned(),
+            Home::Engine(engine) => gate::room(&engine.settings.state),
+        }
     }
 
-    /// Removes what one that was killed has left: its directory, and a container that it was about to make.
-    fn clean_up(&self) {
-        staging::clean_up_after(self.room, PREFIX, &|path| {
-            let making = std::fs::read(path.join(MAKING)).ok();
-            let made = making.and_then(|bytes| serde_json::from_slice::<HalfMade>(&bytes).ok());
-            if let Some(HalfMade { program, flavor, root, id }) = made
-                && let Ok(runtime) = Runtime::find(flavor, Some(&program))
-            {
-                tracing::warn!(id, "a migration was cut off; what it left of the container is removed");
-                runtime.forget(root.as_deref(), &id);
-            }
-        });
+    /// What there is here.
+    fn site(&self, room: &Path) -> Result<Site, MigrationError> {
+        std::fs::create_dir_all(room).map_err(ContainerError::place(room))?;
+        let (named, runtime) = match self {
+            Home::Bundle(bundle) => (None, bundle.runtime.program().display().to_string()),
+            Home::Engine(engine) => (engine.settings.criu.as_deref(), NAME.to_owned()),
+        };
+        Ok(Site {
+            machine: Machine::read(),
+            criu: criu_bundle::version(&criu_bundle::find(named)?.program)?.number(),
+            runtime,
+            memory: Memory::read().free(),
+            room: free(room)?,
+        })
     }
+}
+
+/// Works, and tells the source so meanwhile. An error where that is gone: it goes on there.
+fn while_told(
+    channel: &mut Channel,
+    work: impl FnOnce() -> Result<Made, MigrationError> + Send,
+) -> Result<Made, MigrationError> {
+    std::thread::scope(|scope| {
+        let (done, result) = mpsc::channel();
+        scope.spawn(move || {
+            // Somebody waits for it until it is there.
+            let _ = done.send(work());
+        });
+        let mut gone = None;
+        loop {
+            match result.recv_timeout(SIGN) {
+                Ok(result) => return gone.map_or(result, Err),
+                Err(RecvTimeoutError::Timeout) if gone.is_none() => {
+                    gone = channel.say(&Answer::Working, &[]).err();
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => {
+                    let peer = channel.peer().to_owned();
+                    return Err(MigrationError::Nonsense { peer, what: "what was sent" });
+                }
+            }
+        }
+    })
+}
+
+/// Removes what receptions that were killed have left: their directories, and containers that they were about to make.
+fn clean_up(room: &Path) {
+    staging::clean_up_after(room, gate::PREFIX, &undo);
 }
 
 /// A container that may be half made.
 #[derive(Debug, Serialize, Deserialize)]
-struct HalfMade {
-    program: PathBuf,
-    flavor: Flavor,
-    root: Option<PathBuf>,
-    id: String,
+#[serde(rename_all = "camelCase", tag = "by")]
+enum HalfMade {
+    Runtime { program: PathBuf, flavor: Flavor, root: Option<PathBuf>, id: String },
+    Engine { engine: Adopter },
 }
 
-/// A container that stands still here.
-struct Made {
-    pid: i32,
-    /// Processes that were stopped at the source, too.
-    stopped: Vec<u32>,
-    /// What was where its files are now.
-    before: Vec<Before>,
-}
-
-/// A container that is being made.
-struct Making<'a> {
-    reception: &'a Reception<'a>,
-    id: &'a str,
-    place: &'a Path,
-}
-
-impl Making<'_> {
-    /// Works, and tells the source so meanwhile. An error where that is gone: it goes on there.
-    fn while_told(
-        &self,
-        channel: &mut Channel,
-        work: impl FnOnce() -> Result<Made, MigrationError> + Send,
-    ) -> Result<Made, MigrationError> {
-        std::thread::scope(|scope| {
-            let (done, result) = mpsc::channel();
-            scope.spawn(move || {
-                // Somebody waits for it until it is there.
-                let _ = done.send(work());
-            });
-            let mut gone = None;
-            loop {
-                match result.recv_timeout(SIGN) {
-                    Ok(result) => return gone.map_or(result, Err),
-                    Err(RecvTimeoutError::Timeout) if gone.is_none() => {
-                        gone = channel.say(&Answer::Working, &[]).err();
-                    }
-                    Err(RecvTimeoutError::Timeout) => {}
-                    Err(RecvTimeoutError::Disconnected) => {
-                        let peer = channel.peer().to_owned();
-                        return Err(MigrationError::Nonsense { peer, what: "what was sent" });
-                    }
-                }
-            }
-        })
-    }
-
-    /// Makes the container, stopped before its first instruction.
-    fn make(&self, store: Arc<LocalBackend>, manifest: &str) -> Result<Made, MigrationError> {
-        let Reception { runtime, bundle, .. } = *self.reception;
-        let unknown = |_| MigrationError::Nonsense { peer: "the source".to_owned(), what: "a manifest" };
-        let repository = Repository::open(store, &Credentials::None)?;
-        let manifest = repository.manifest(manifest.parse().map_err(unknown)?)?;
-        let kept = Kept::new(&repository, &manifest)?;
-        let images = Staging::create(self.place, "images").map_err(ContainerError::place(self.place))?;
-        kept.images_into(images.path())?;
-        self.fits(images.path())?;
-        let mut files = kept.all_files_for(bundle)?;
-        self.note(runtime)?;
-        let before = files.iter().map(|files| files.before()).collect::<Result<Vec<_>, _>>()?;
-        for files in &mut files {
-            files.put()?;
-        }
-        let pid_file = self.place.join("pid");
-        let wanted = Wanted {
-            id: self.id,
-            bundle,
-            root: self.reception.root,
-            images: images.path(),
-            detach: true,
-            pid_file: Some(&pid_file),
-            external_unix: self.reception.external_unix,
-            shell_job: self.reception.shell_job,
-            stopped: true,
-            alone: false,
-            staging: self.reception.staging,
-        };
-        container(runtime, &wanted)?;
-        let text = std::fs::read_to_string(&pid_file).map_err(ContainerError::place(&pid_file))?;
-        let broken = |_| ContainerError::place(&pid_file)(std::io::ErrorKind::InvalidData.into());
-        Ok(Made {
-            pid: text.trim().parse().map_err(broken)?,
-            stopped: images::stopped(images.path())?,
-            before,
-        })
-    }
-
-    /// Whether the bundle grants what the images ask for.
-    fn fits(&self, images: &Path) -> Result<(), MigrationError> {
-        let bundle = self.reception.bundle;
-        restore::check(images, bundle)?;
-        let path = bundle.join("config.json");
-        let config = std::fs::read(&path).map_err(ContainerError::place(&path))?;
-        let grant = Grant::parse(&config).map_err(|error| MigrationError::Beyond {
-            bundle: bundle.to_owned(),
-            misfits: sentence(&error),
-        })?;
-        let misfits = fit::misfits(&Claim::read(images)?, &grant, Path::exists);
-        if misfits.is_empty() {
-            return Ok(());
-        }
-        let mut told: Vec<String> = misfits.iter().take(TOLD).map(ToString::to_string).collect();
-        if misfits.len() > TOLD {
-            told.push(format!("and {} more", misfits.len() - TOLD));
-        }
-        Err(MigrationError::Beyond { bundle: bundle.to_owned(), misfits: told.join("; ") })
-    }
-
-    fn note(&self, runtime: &Runtime) -> Result<(), MigrationError> {
-        // The bundle's root must be there before anything is noted of it.
-        root_of_bundle(self.reception.bundle)?;
-        let half_made = HalfMade {
-            program: runtime.program().to_owned(),
-            flavor: runtime.flavor(),
-            root: self.reception.root.map(Path::to_owned),
-            id: self.id.to_owned(),
-        };
-        let path = self.place.join(MAKING);
-        let document = serde_json::to_vec(&half_made).map_err(ContainerError::Facts)?;
+impl HalfMade {
+    /// Notes it before anything is made.
+    fn note(&self, place: &Path) -> Result<(), MigrationError> {
+        let path = place.join(MAKING);
+        let document = serde_json::to_vec(self).map_err(ContainerError::Facts)?;
         Ok(std::fs::write(&path, document).map_err(ContainerError::place(&path))?)
     }
+}
 
-    /// It is no longer half made.
-    fn forget(&self) {
-        let _ = std::fs::remove_file(self.place.join(MAKING));
+/// Takes away what there may be of a container, by the directory of its reception. One that may have ended at its source stays.
+fn undo(place: &Path) {
+    if gate::is_ready(place) {
+        return;
     }
-
-    /// Takes away what there may be of it.
-    fn undo(&self) {
-        if self.place.join(MAKING).exists() {
-            self.reception.runtime.forget(self.reception.root, self.id);
+    let making = std::fs::read(place.join(MAKING)).ok();
+    match making.and_then(|bytes| serde_json::from_slice::<HalfMade>(&bytes).ok()) {
+        Some(HalfMade::Runtime { program, flavor, root, id }) => {
+            if let Ok(runtime) = Runtime::find(flavor, Some(&program)) {
+                runtime.forget(root.as_deref(), &id);
+            }
         }
+        Some(HalfMade::Engine { engine }) => {
+            if let Ok(id) = std::fs::read_to_string(place.join(engine::ID)) {
+                engine.adopted(id.trim()).remove();
+            }
+        }
+        None => {}
     }
 }

@@ -22,7 +22,7 @@ use super::log::{self, Level};
 use super::projections::Projections;
 use super::record::{self, Record, RecordPlace, Stage};
 use super::remains::{self, Remains};
-use super::{Call, carried, kept_log, networks, stored, wake};
+use super::{Call, carried, kept_log, networks, received, stored, wake};
 use crate::accelerator::Vendor;
 use crate::container::{ContainerError, Flavor};
 use crate::process_tree;
@@ -223,6 +223,7 @@ impl Making<'_> {
         match &self.order.source {
             Source::Store(reference) => stored::restore(self, reference),
             Source::Image => carried::restore(self),
+            Source::Received(token) => received::restore(self, token),
         }
     }
 
@@ -285,7 +286,7 @@ impl Making<'_> {
             maker: (own, process_tree::started(own).unwrap_or_default()),
             groups: self.groups.clone(),
             undo: Some(undo),
-            from: None,
+            ..Record::default()
         };
         crate::staging::clean_up(&parent, "");
         self.call.sweep();
@@ -384,10 +385,7 @@ impl Making<'_> {
             room: room.to_owned(),
             state: self.call.root().join(&self.new.id),
             bundle: self.bundle.clone(),
-            maker: (0, 0),
-            groups: Vec::new(),
-            undo: None,
-            from: None,
+            ..Record::default()
         })
     }
 

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use torpor_store::name::{NameError, Reference};
 
+use crate::migration::gate;
 use crate::pod_annotations::{Fact, PodAnnotations, TwoEngines};
 
 /// Names a checkpoint: `NAME` for the newest of a name, `NAME@NUMBER`, or `none`. With `.CONTAINER` behind it, for that container.
@@ -47,6 +48,8 @@ pub enum Source {
     Store(Reference),
     /// In the image.
     Image,
+    /// Where `torpor receive` has got it from another machine: its token.
+    Received(String),
 }
 
 impl std::fmt::Display for Source {
@@ -54,6 +57,7 @@ impl std::fmt::Display for Source {
         match self {
             Source::Store(reference) => reference.fmt(f),
             Source::Image => f.write_str("the checkpoint in its image"),
+            Source::Received(_) => f.write_str("what is received from another machine"),
         }
     }
 }
@@ -178,6 +182,9 @@ pub fn decide(
         return Ok(Decision::Fresh);
     }
     let place = Place::of(annotations)?;
+    if let Some(token) = annotations.get(gate::ANNOTATION) {
+        return received(token, place.as_ref());
+    }
     let source = match said(annotations, RESTORE, place.as_ref()) {
         Some((_, "none")) => None,
         Some((key, value)) => Some(Source::Store(reference(key, value, place.as_ref())?)),
@@ -200,6 +207,16 @@ pub fn decide(
         }
     };
     Ok(Decision::Restore(Order { source, on_failure, again, place }))
+}
+
+/// A container that moves here never begins anew: it runs on elsewhere where it cannot be restored.
+fn received(token: &str, place: Option<&Place>) -> Result<Decision, DecisionError> {
+    if place.is_some() || !gate::is_token(token) {
+        let (key, value) = (gate::ANNOTATION.to_owned(), token.to_owned());
+        return Err(DecisionError::Word { key, value, words: "what `torpor receive` says, in no pod" });
+    }
+    let source = Source::Received(token.to_owned());
+    Ok(Decision::Restore(Order { source, on_failure: OnFailure::Fail, again: false, place: None }))
 }
 
 /// The checkpoint that is named. In a pod, `{namespace}`, `{pod}` and `{container}` stand for its own.
@@ -282,6 +299,17 @@ mod tests {
         ] {
             let decision = expected.map_or(Decision::Fresh, Decision::Restore);
             assert_eq!(decide(&given, || carries), Ok(decision), "{given:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_received_is_named_by_a_word_that_is_no_path_and_in_no_pod() {
+        let token = "0123456789abcdef".repeat(2);
+        let given = [(gate::ANNOTATION, token.as_str()), (ON_FAILURE, "fresh"), (RESTORE, "web")];
+        let expected = order(Source::Received(token.clone()), None);
+        assert_eq!(decide(&annotations(&given), || true), Ok(Decision::Restore(expected)));
+        for given in [in_pod(&given), annotations(&[(gate::ANNOTATION, "../store")])] {
+            assert!(matches!(decide(&given, || false), Err(DecisionError::Word { .. })), "{given:?}");
         }
     }
 

@@ -133,6 +133,9 @@ pub enum RuntimeError {
         /// Its ID.
         id: String,
     },
+    /// A container that comes from another machine is not to go on here.
+    #[error("the container was not let go by who received it, and runs on where it came from")]
+    NotLetGo,
     /// A container that waits was to be started, and has ended.
     #[error("cannot start a container that has stopped")]
     Stopped,
@@ -234,6 +237,7 @@ impl RuntimeError {
             }
             RuntimeError::Hook(_) => "see what the hook is for".to_owned(),
             RuntimeError::InTheMaking { .. } => "wait for that, or use another ID".to_owned(),
+            RuntimeError::NotLetGo => "see what `torpor receive` and `torpor migrate` said".to_owned(),
             RuntimeError::Stopped => "delete it, and create it again".to_owned(),
             RuntimeError::Grant { .. } => "see what wrote it".to_owned(),
             RuntimeError::Misfits { .. } => {

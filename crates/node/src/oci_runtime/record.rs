@@ -17,10 +17,11 @@ use crate::{process_tree, staging};
 const FILE: &str = "record.json";
 
 /// How far a container is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Stage {
     /// It is being restored, or was when somebody was killed.
+    #[default]
     Making,
     /// All is there, and waits for the start.
     Created,
@@ -29,7 +30,7 @@ pub enum Stage {
 }
 
 /// What is known of it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Record {
     /// How far it is.
@@ -65,6 +66,9 @@ pub struct Record {
     /// The generation it is from, where it is one of a store's.
     #[serde(default)]
     pub from: Option<Origin>,
+    /// Where it is asked at its start whether it may go on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gate: Option<PathBuf>,
 }
 
 impl Record {
@@ -191,10 +195,7 @@ mod tests {
             room: room.clone(),
             state: run.path().join("state"),
             bundle: "/b".into(),
-            maker: (0, 0),
-            groups: Vec::new(),
-            undo: None,
-            from: None,
+            ..Record::default()
         };
         place.write(&record).unwrap();
         let same = RecordPlace::new(run.path(), Path::new("/run//runc/"), "one");

@@ -1,6 +1,6 @@
 //! A container from one of the node's stores.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use torpor_store::lineage::{Decision, Lineage, LineageError, Signed, Wish};
@@ -11,13 +11,14 @@ use super::create::{Making, Outcome};
 use super::decision::Place;
 use super::early_end::Origin;
 use super::error::RuntimeError;
-use super::history::{self, History, Restored};
+use super::history::{self, History, Restored, Undo};
 use super::log::Level;
 use super::record::Record;
 use super::settings::{Settings, Store};
-use crate::accelerator::Plugins;
-use crate::container::stored::Kept;
+use crate::accelerator::{Plugins, Vendor};
+use crate::container::stored::{Files, Kept};
 use crate::container::{Lease, Taker};
+use crate::files::layout::Before;
 use crate::machine::Machine;
 use crate::permit::{Permit, PublicKey};
 
@@ -100,23 +101,17 @@ pub(super) fn restore(making: &Making<'_>, reference: &Reference) -> Result<Outc
         return Ok(Outcome::Nothing(format!("{checkpoint} is not gone back to: {because}")));
     }
 
-    let mut files = kept.files_for(&making.rootfs).map_err(&failed)?;
+    let files = vec![kept.files_for(&making.rootfs).map_err(&failed)?];
     let undo = history.undo(last.as_ref());
     let room = making.room(&checkpoint, undo.clone())?;
-    let directory = room.path().join("images");
-    std::fs::create_dir(&directory).map_err(RuntimeError::place(&directory))?;
     epoch.record_attempt(number)?;
-    let mut attempt = || {
-        kept.images_into(&directory).map_err(&failed)?;
-        let prepared = making.prepare(&checkpoint, &directory, &vendors)?;
-        let before = files.before().map_err(&failed)?;
-        files.put().map_err(&failed)?;
-        history.remember(&next).map_err(&cannot)?;
-        // Before its first instruction: a suspend is resumed once.
-        epoch.record_restored(number)?;
-        let options = &kept.facts().criu.options;
-        let record =
-            making.run(&checkpoint, room.path(), &prepared, options).inspect_err(|_| undo.put_back())?;
+    let attempt = || {
+        let wanted = Wanted { kept: &kept, files, checkpoint: &checkpoint, vendors: &vendors };
+        let record = wanted.make(making, room.path(), &undo, || {
+            history.remember(&next).map_err(&cannot)?;
+            // Before its first instruction: a suspend is resumed once.
+            Ok(epoch.record_restored(number)?)
+        })?;
         // Whoever finds later that it died at once says so.
         epoch.record_settled()?;
         let suspend = kind == GenerationKind::Suspend;
@@ -124,7 +119,6 @@ pub(super) fn restore(making: &Making<'_>, reference: &Reference) -> Result<Outc
         let record = Record { from: Some(from), undo: Some(undo.clone()), ..record };
         let place = making.call.record(&making.new.id);
         place.write(&record).map_err(RuntimeError::place(place.directory()))?;
-        before.release();
         Ok(record)
     };
     let made: Result<_, RuntimeError> = attempt();
@@ -136,6 +130,44 @@ pub(super) fn restore(making: &Making<'_>, reference: &Reference) -> Result<Outc
             }
             Err(error)
         }
+    }
+}
+
+/// A generation that a container is to go on from.
+pub(super) struct Wanted<'a> {
+    pub(super) kept: &'a Kept<'a>,
+    /// Its files, held against where they go.
+    pub(super) files: Vec<Files<'a>>,
+    /// What it is called.
+    pub(super) checkpoint: &'a str,
+    /// Whose devices it has.
+    pub(super) vendors: &'a [Vendor],
+}
+
+impl Wanted<'_> {
+    /// Lays it out in a room and has the container made of it, stopped. `before_made` notes so, once its files are in their places.
+    pub(super) fn make(
+        mut self,
+        making: &Making<'_>,
+        room: &Path,
+        undo: &Undo,
+        before_made: impl FnOnce() -> Result<(), RuntimeError>,
+    ) -> Result<Record, RuntimeError> {
+        let failed = making.failed(self.checkpoint);
+        let directory = room.join("images");
+        std::fs::create_dir(&directory).map_err(RuntimeError::place(&directory))?;
+        self.kept.images_into(&directory).map_err(&failed)?;
+        let prepared = making.prepare(self.checkpoint, &directory, self.vendors)?;
+        let before = self.files.iter().map(Files::before).collect::<Result<Vec<_>, _>>().map_err(&failed)?;
+        for files in &mut self.files {
+            files.put().map_err(&failed)?;
+        }
+        before_made()?;
+        let options = &self.kept.facts().criu.options;
+        let record =
+            making.run(self.checkpoint, room, &prepared, options).inspect_err(|_| undo.put_back())?;
+        before.into_iter().for_each(Before::release);
+        Ok(record)
     }
 }
 

@@ -14,6 +14,7 @@ use super::hooks::{Point, Subject};
 use super::log::Level;
 use super::record::{Record, RecordPlace, Stage};
 use super::remains::let_go_of_root;
+use crate::migration::gate::{self, Word};
 use crate::process_tree;
 use crate::sys::process;
 
@@ -29,12 +30,20 @@ pub(super) fn start(
     place: &RecordPlace,
     record: &mut Record,
 ) -> Result<(), RuntimeError> {
+    let word = record.gate.as_deref().map_or(Word::GoOn, |gate| gate::ask(gate, record.pid));
+    if word == Word::Never {
+        if let Some(undo) = &record.undo {
+            undo.put_back();
+        }
+        return Err(RuntimeError::NotLetGo);
+    }
     if process_tree::started(record.pid) != Some(record.started)
         || process_tree::state(record.pid) == Some('Z')
     {
         return Err(RuntimeError::Stopped);
     }
     record.stage = Stage::Started;
+    record.gate = None;
     place.write(record).map_err(RuntimeError::place(place.directory()))?;
     let fifo = fifo(call.root(), id);
     match std::fs::remove_file(&fifo) {
@@ -42,6 +51,14 @@ pub(super) fn start(
             return Err(RuntimeError::place(&fifo)(error));
         }
         _ => {}
+    }
+    if word == Word::Stay {
+        let told = format!(
+            "container {id} stands still: whether it has ended where it came from is not known. Where it has, `kill -CONT {}` lets it go on",
+            record.pid
+        );
+        call.say(Level::Warning, &told);
+        return Ok(());
     }
     if let Err(error) = early_end::look_on(place, record) {
         tracing::warn!(%error, "nobody looks on whether it dies at once");

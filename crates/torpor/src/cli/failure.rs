@@ -223,6 +223,7 @@ fn of_own(error: &OwnError) -> Exit {
 fn of_migration(error: &MigrationError) -> Exit {
     match error {
         MigrationError::Container(error) => of_container(error),
+        MigrationError::Adoption(error) => of_adoption(error),
         MigrationError::Address { .. } => Exit::Place,
         _ => Exit::Failure,
     }

@@ -15,7 +15,7 @@ use torpor_node::container::route::Runtime;
 use torpor_node::container::{Container, Query, Roots};
 use torpor_node::criu_bundle;
 use torpor_node::migration::Ticket;
-use torpor_node::migration::source::Move;
+use torpor_node::migration::source::{Move, ends_for_good};
 use torpor_store::Repository;
 use torpor_store::name::Name;
 
@@ -63,6 +63,9 @@ pub(crate) struct Args {
     /// Take along what ends with the pod: /dev/shm and emptyDirs.
     #[arg(long)]
     own_mounts: bool,
+    /// It may go to a machine with an older kernel: it uses nothing that this one lacks.
+    #[arg(long)]
+    older_kernel: bool,
     /// What happens to TCP connections.
     #[arg(long, value_name = "WORD", default_value = "fail")]
     tcp: Connections,
@@ -170,6 +173,7 @@ impl Args {
             timeout: self.timeout,
             ahead: self.ahead,
             mounts: self.mounts(),
+            older_kernel: self.older_kernel,
             host: surroundings.host,
             staging: &staging,
         };
@@ -183,6 +187,7 @@ impl Args {
         url: &str,
         surroundings: Surroundings,
     ) -> anyhow::Result<Moved> {
+        ends_for_good(container)?;
         let credentials = store::credentials(self.passphrase_file.as_deref(), self.key_file.as_deref())?;
         let repository = Repository::open_or_create(store::backend(url)?, &credentials)?;
         let name = match &self.name {

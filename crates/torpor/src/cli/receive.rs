@@ -9,9 +9,11 @@ use anyhow::Context;
 use serde::Serialize;
 use torpor_node::config::Surroundings;
 use torpor_node::migration::Ticket;
-use torpor_node::migration::target::{Reception, Waiting};
+use torpor_node::migration::target::{self, Bundle, Home, Reception, Waiting};
+use torpor_node::oci_runtime::settings::Settings;
 
-use super::{Exit, output, restore};
+use super::restore::{self, Engine};
+use super::{Exit, output};
 
 /// Take a container that another machine sends by `torpor migrate`
 ///
@@ -25,30 +27,40 @@ pub(crate) struct Args {
     /// Write the ticket to this file, for its owner alone, instead of printing it.
     #[arg(long, value_name = "FILE")]
     ticket_file: Option<PathBuf>,
-    /// The directory of the container's configuration, with its image mounted at its root.
-    #[arg(long, value_name = "DIR")]
-    bundle: PathBuf,
-    /// The container's ID; by default the one it had.
+    /// The directory of the container's configuration, with its image mounted at its root: runc or crun makes it.
+    #[arg(long, value_name = "DIR", conflicts_with = "into")]
+    bundle: Option<PathBuf>,
+    /// The container's ID, or its name where an engine makes it; by default the one it had.
     #[arg(long, value_name = "ID")]
     id: Option<String>,
     /// The low-level runtime: runc, crun, or the path of one of them.
-    #[arg(long, value_name = "PROGRAM")]
+    #[arg(long, value_name = "PROGRAM", requires = "bundle")]
     runtime: Option<PathBuf>,
     /// The directory of the runtime's states, where it is not the usual one.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", requires = "bundle")]
     runtime_root: Option<PathBuf>,
     /// Write the PID of its first process here.
     #[arg(long, value_name = "FILE")]
     pid_file: Option<PathBuf>,
     /// Unix sockets may have peers outside, as at the source.
-    #[arg(long)]
+    #[arg(long, requires = "bundle")]
     ext_unix_sockets: bool,
     /// It may be at a terminal, or in a session, of somebody outside, as at the source.
-    #[arg(long)]
+    #[arg(long, requires = "bundle")]
     shell_job: bool,
-    /// Where what is sent is kept until the container runs: on a disk, with room for twice its memory.
+    /// Where what is sent is kept until the container runs: on a disk, with room for twice its memory. With an engine it is the state of
+    /// torpor-runtime.
     #[arg(long, value_name = "DIR", default_value = "/var/cache/torpor")]
     room: PathBuf,
+    /// The engine that makes the container, by the runtime that `torpor install-node` gives it; by default the one it has at the source.
+    #[arg(long, value_name = "ENGINE", value_enum)]
+    into: Option<Engine>,
+    /// The image that the engine makes it from, where it is not the one it has at the source.
+    #[arg(long, value_name = "IMAGE", conflicts_with = "bundle")]
+    image: Option<String>,
+    /// Further flags of the engine's own `create`: mounts, networks, privileges.
+    #[arg(last = true, value_name = "FLAGS", conflicts_with = "bundle")]
+    flags: Vec<String>,
     #[command(flatten)]
     output: output::Args,
 }
@@ -63,22 +75,37 @@ struct Received {
 
 /// Waits for it and takes it.
 pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
-    let surroundings = Surroundings::read()?;
-    let bundle = std::path::absolute(&args.bundle)?;
-    let runtime = restore::low_level(args.runtime.as_deref())?;
+    let staging = Surroundings::read()?.runtime_dir.join("torpor");
+    let room = std::path::absolute(&args.room)?;
+    let (directory, runtime, settings);
+    let home = match &args.bundle {
+        Some(bundle) => {
+            directory = std::path::absolute(bundle)?;
+            runtime = restore::low_level(args.runtime.as_deref())?;
+            Home::Bundle(Bundle {
+                runtime: &runtime,
+                root: args.runtime_root.as_deref(),
+                directory: &directory,
+                external_unix: args.ext_unix_sockets,
+                shell_job: args.shell_job,
+                room: &room,
+                staging: &staging,
+            })
+        }
+        None => {
+            settings = Settings::load()?;
+            Home::Engine(target::Engine {
+                adopter: args.into.map(Into::into),
+                image: args.image.as_deref(),
+                flags: &args.flags,
+                settings: &settings,
+            })
+        }
+    };
     let waiting = Waiting::at(&args.listen)?;
     give_out(args, waiting.ticket(), waiting.port()?)?;
-    let received = waiting.receive(&Reception {
-        runtime: &runtime,
-        root: args.runtime_root.as_deref(),
-        bundle: &bundle,
-        id: args.id.as_deref(),
-        pid_file: args.pid_file.as_deref(),
-        external_unix: args.ext_unix_sockets,
-        shell_job: args.shell_job,
-        room: &std::path::absolute(&args.room)?,
-        staging: &surroundings.runtime_dir.join("torpor"),
-    });
+    let received =
+        waiting.receive(&Reception { home, id: args.id.as_deref(), pid_file: args.pid_file.as_deref() });
     if let Some(file) = &args.ticket_file {
         // It is of no more use.
         let _ = std::fs::remove_file(file);

@@ -7,6 +7,7 @@ mod unpacked;
 
 use std::path::{Path, PathBuf};
 
+pub(super) use into::Engine;
 use torpor_node::config::Surroundings;
 use torpor_node::container::Flavor;
 use torpor_node::container::restore::{self, Wanted};

@@ -3,6 +3,7 @@
 mod bare;
 mod docker;
 mod images;
+mod migration;
 mod node;
 
 use node::{Cluster, Node};

@@ -5,19 +5,10 @@ use std::path::PathBuf;
 
 use torpor_store::ReadError;
 use torpor_store::lineage::LineageError;
-use torpor_store::name::Reference;
 
 use super::Adopter;
+use super::outline::Mount;
 use crate::container::ContainerError;
-
-/// Something of the machine's that a container had mounted.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mount {
-    /// Where the container had it.
-    pub at: PathBuf,
-    /// Where it came from: a path, or the name of an engine's volume.
-    pub from: String,
-}
 
 /// Why an engine gets no container of a checkpoint. There is none of it then.
 #[derive(Debug, thiserror::Error)]
@@ -53,18 +44,26 @@ pub enum AdoptionError {
         image: String,
     },
     /// The checkpoint does not tell the image.
-    #[error("{reference} does not tell the container's image")]
+    #[error("the image of {what} is not known")]
     ImageUnknown {
-        /// The checkpoint.
-        reference: Reference,
+        /// The container.
+        what: String,
     },
     /// The container had mounts from outside.
-    #[error("the container in {reference} had mounts that are not given: {}", told(missing))]
+    #[error("{what} had mounts that are not given: {}", told(missing))]
     Mounts {
-        /// The checkpoint.
-        reference: Reference,
+        /// The container.
+        what: String,
         /// The mounts.
         missing: Vec<Mount>,
+    },
+    /// It has a container of that name.
+    #[error("{adopter} has a container {name} already")]
+    Exists {
+        /// The engine.
+        adopter: Adopter,
+        /// The name.
+        name: String,
     },
     /// The engine failed.
     #[error("{} {action} failed: {said}", .adopter.program())]
@@ -120,6 +119,7 @@ impl AdoptionError {
                     flags.collect::<String>()
                 )
             }
+            AdoptionError::Exists { .. } => "remove that one, or give another name with --id".to_owned(),
             AdoptionError::Failed { .. } => {
                 "see what it says; further flags of its own can be given at the end, behind `--`".to_owned()
             }

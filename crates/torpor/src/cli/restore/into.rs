@@ -25,11 +25,20 @@ pub(super) struct Args {
 
 /// Engines that make a container.
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
-enum Engine {
+pub(in crate::cli) enum Engine {
     /// Docker.
     Docker,
     /// Podman.
     Podman,
+}
+
+impl From<Engine> for Adopter {
+    fn from(engine: Engine) -> Adopter {
+        match engine {
+            Engine::Docker => Adopter::Docker,
+            Engine::Podman => Adopter::Podman,
+        }
+    }
 }
 
 impl Args {
@@ -41,10 +50,7 @@ impl Args {
 
 /// Restores it.
 pub(super) fn run(args: &super::Args) -> anyhow::Result<Exit> {
-    let adopter = match args.into.into {
-        Some(Engine::Podman) => Adopter::Podman,
-        _ => Adopter::Docker,
-    };
+    let adopter = args.into.into.map_or(Adopter::Docker, Adopter::from);
     if adopter == Adopter::Podman && args.source.is_file() {
         let adopted = adoption::import(&args.source, args.id.as_deref(), &args.into.flags)?;
         return finish(args, &adopted, Adopted::wait);

@@ -253,18 +253,11 @@ fn a_container_with_a_network_of_its_own_goes_on_in_the_one_that_it_joins() {
     runtime(&node, "runc", "delete --force second");
 }
 
-/// What Podman on a lab host has to be told.
-const PODMANS: &str = "[engine]\ncgroup_manager = \"cgroupfs\"\nruntime = \"runc\"\n";
-
 #[test]
 fn podman_makes_a_container_of_a_checkpoint_or_an_archive() {
     let Some(cluster) = Cluster::new() else { return };
     let node = cluster.host();
-    let conf = node.path("/etc/containers/containers.conf.d");
-    std::fs::create_dir_all(&conf).unwrap();
-    std::fs::write(conf.join("10-lab.conf"), PODMANS).unwrap();
-    node.torpor(&["install-node", "--prefix", "/var/tmp/torpor"]);
-    node.run(&["podman", "load", "-q", "-i", "/var/lib/images/worker.tar"]);
+    node.install_podman();
     let group = format!("--cgroup-parent=/{}", node.group());
     let flags = [&group, "--network=none", "--volume=data:/data"];
     let program = "trap 'exit 7' TERM; echo mine > /etc/me; i=0; while :; do i=$((i+1)); echo $i > /data/count; sleep 0.05; done";

@@ -16,10 +16,7 @@ struct Dockerd<'a>(Node<'a>);
 impl<'a> Dockerd<'a> {
     fn start(cluster: &'a Cluster) -> Dockerd<'a> {
         let node = cluster.host();
-        std::fs::write(node.path("/etc/docker/daemon.json"), "{\"log-level\": \"warn\"}\n").unwrap();
-        node.torpor(&["install-node", "--prefix", "/var/tmp/torpor"]);
-        let words = [cluster.path("lab/docker"), cluster.path("runtime.yaml")];
-        node.run(&words.each_ref().map(|word| word.to_str().unwrap()));
+        node.install_docker();
         Dockerd(node)
     }
 

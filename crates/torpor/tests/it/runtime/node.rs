@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
-use std::process::Output;
+use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -14,6 +14,8 @@ const LIMIT: Duration = Duration::from_secs(60);
 const PACE: Duration = Duration::from_millis(20);
 /// The image whose files programs run in.
 const IMAGE: &str = "localhost/worker:1";
+/// What Podman on a lab host has to be told.
+const PODMANS: &str = "[engine]\ncgroup_manager = \"cgroupfs\"\nruntime = \"runc\"\n";
 
 /// What nodes share: the program, its configuration, and a store.
 #[derive(Debug)]
@@ -82,14 +84,41 @@ pub(super) struct Node<'a> {
 }
 
 impl Node<'_> {
-    /// A command on the host.
+    /// Connects it with another: they have 10.77.0.1 and 10.77.0.2.
+    pub(super) fn connect(&self, other: &Node<'_>) {
+        self.host.connect(&other.host);
+    }
+
+    /// Has Docker run here, and know the runtime.
+    pub(super) fn install_docker(&self) {
+        std::fs::write(self.path("/etc/docker/daemon.json"), "{\"log-level\": \"warn\"}\n").unwrap();
+        self.torpor(&["install-node", "--prefix", "/var/tmp/torpor"]);
+        let words = [self.cluster.path("lab/docker"), self.cluster.path("runtime.yaml")];
+        self.run(&words.each_ref().map(|word| word.to_str().unwrap()));
+    }
+
+    /// Has Podman know the runtime.
+    pub(super) fn install_podman(&self) {
+        let conf = self.path("/etc/containers/containers.conf.d");
+        std::fs::create_dir_all(&conf).unwrap();
+        std::fs::write(conf.join("10-lab.conf"), PODMANS).unwrap();
+        self.torpor(&["install-node", "--prefix", "/var/tmp/torpor"]);
+        self.run(&["podman", "load", "-q", "-i", "/var/lib/images/worker.tar"]);
+    }
+
+    /// What a command on the host comes to.
     pub(super) fn output(&self, words: &[&str]) -> Output {
+        self.command(words).output().unwrap()
+    }
+
+    /// A command on the host.
+    pub(super) fn command(&self, words: &[&str]) -> Command {
         let configuration = self.cluster.path("runtime.yaml");
         let settings = [
             format!("TORPOR_RUNTIME_CONFIG={}", configuration.display()),
             format!("PATH=/usr/sbin:/usr/bin:/sbin:/bin:{}", self.cluster.place.path().display()),
         ];
-        self.host.command(&settings, words).output().unwrap()
+        self.host.command(&settings, words)
     }
 
     /// Runs it, and returns what it printed.
