@@ -1,8 +1,10 @@
 //! containerd's handler: since version 3 of the configuration (containerd 2) a file of its own beside it, which it imports.
 //!
 //! Before, a table of an imported file replaced all of the other's (containerd, `cmd/containerd/server/config/config.go`). So in version 2
-//! (containerd 1) the handler goes into the configuration itself.
+//! (containerd 1) the handler goes into the configuration itself. There the first handler that is named replaces those that containerd
+//! has by itself, so its own comes along: without it containerd 1 would serve no pods any more.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use toml_edit::{Array, DocumentMut, Item, Table, Value};
@@ -22,6 +24,9 @@ pub(crate) const PROGRAMS: [&str; 3] =
 /// The tables of the CRI's part, by the version of the configuration.
 const CRI_2: &str = "io.containerd.grpc.v1.cri";
 const CRI_3: &str = "io.containerd.cri.v1.runtime";
+/// The handler that containerd has by itself, and the shim it goes by since containerd 1.4.
+const DEFAULT: &str = "runc";
+const SHIM: &str = "io.containerd.runc.v2";
 /// What reaches the runtime.
 const ANNOTATIONS: &str = "torpor.dev/*";
 
@@ -37,6 +42,7 @@ pub(super) fn plan(wanted: &Wanted, runtime: &Path, plan: &mut Plan) -> Result<(
     let made = made(config.as_deref(), dump.as_deref(), major, runtime, wanted.checkpointing);
     let made = made.map_err(|because| InstallError::Format { path: path.clone(), because })?;
     plan.engines.push("containerd");
+    let before = plan.changes.len();
     let mut files = Vec::new();
     if let Some(drop_in) = made.drop_in {
         // The handler first: whoever is imported must be there.
@@ -57,7 +63,7 @@ pub(super) fn plan(wanted: &Wanted, runtime: &Path, plan: &mut Plan) -> Result<(
             "this containerd checkpoints no containers by its own interface, which takes version 2; `torpor checkpoint` does".to_owned(),
         );
     }
-    plan.notes.push("restart containerd: `systemctl restart containerd`; containers run on".to_owned());
+    plan.note_changed(before, "restart containerd: `systemctl restart containerd`; containers run on");
     Ok(())
 }
 
@@ -158,7 +164,7 @@ fn drop_in(runtime: &Path, systemd: bool, checkpointing: bool) -> String {
     let enable = if checkpointing { format!("{cri}]\n  enable_criu = true\n") } else { String::new() };
     let groups = if systemd { "  SystemdCgroup = true\n" } else { "" };
     format!(
-        "version = 3\n{enable}{cri}.containerd.runtimes.{HANDLER}]\n  runtime_type = 'io.containerd.runc.v2'\n  \
+        "version = 3\n{enable}{cri}.containerd.runtimes.{HANDLER}]\n  runtime_type = '{SHIM}'\n  \
          pod_annotations = ['{ANNOTATIONS}']\n  container_annotations = ['{ANNOTATIONS}']\n\
          {cri}.containerd.runtimes.{HANDLER}.options]\n  BinaryName = '{}'\n{groups}",
         runtime.display()
@@ -209,27 +215,43 @@ fn insert_after_version(document: &mut DocumentMut, array: Array) {
 /// Puts the handler into a configuration of version 2. Whether that is a change.
 fn add_handler(document: &mut DocumentMut, cri: &str, runtime: &Path, systemd: bool) -> Result<bool, String> {
     let same = document.to_string();
+    let runtimes = ["plugins", cri, "containerd", "runtimes"];
+    if below(document.as_table(), &runtimes)
+        .and_then(Item::as_table_like)
+        .is_none_or(|named| named.is_empty())
+    {
+        let table = table_at(document, &[&runtimes[..], &[DEFAULT]].concat())?;
+        set(table, "runtime_type", SHIM.into());
+    }
+    let table = table_at(document, &[&runtimes[..], &[HANDLER]].concat())?;
+    set(table, "runtime_type", SHIM.into());
+    for key in ["pod_annotations", "container_annotations"] {
+        set(table, key, Value::Array(Array::from_iter([ANNOTATIONS])));
+    }
+    let table = table_at(document, &[&runtimes[..], &[HANDLER, "options"]].concat())?;
+    set(table, "BinaryName", runtime.display().to_string().into());
+    if systemd {
+        set(table, "SystemdCgroup", true.into());
+    }
+    Ok(document.to_string() != same)
+}
+
+/// A table of a configuration, made where it is not there. Those above it get no heading of their own.
+fn table_at<'a>(
+    document: &'a mut DocumentMut,
+    path: &[&str],
+) -> Result<&'a mut dyn toml_edit::TableLike, String> {
     let mut table: &mut dyn toml_edit::TableLike = document.as_table_mut();
-    for name in ["plugins", cri, "containerd", "runtimes", HANDLER, "options"] {
-        let implicit = !matches!(name, HANDLER | "options");
+    for (place, name) in path.iter().enumerate() {
+        let implicit = place < path.len() - 1;
         let item = table.entry(name).or_insert_with(|| {
             let mut table = Table::new();
             table.set_implicit(implicit);
             Item::Table(table)
         });
         table = item.as_table_like_mut().ok_or_else(|| format!("its `{name}` is no table"))?;
-        if name == HANDLER {
-            set(table, "runtime_type", "io.containerd.runc.v2".into());
-            for key in ["pod_annotations", "container_annotations"] {
-                set(table, key, Value::Array(Array::from_iter([ANNOTATIONS])));
-            }
-        }
     }
-    set(table, "BinaryName", runtime.display().to_string().into());
-    if systemd {
-        set(table, "SystemdCgroup", true.into());
-    }
-    Ok(document.to_string() != same)
+    Ok(table)
 }
 
 /// Sets a value, unless it is that already.
@@ -240,7 +262,15 @@ fn set(table: &mut dyn toml_edit::TableLike, key: &str, value: Value) {
     }
 }
 
-/// Has containerd make of its new configuration what it would make of it in its place; the handler must be in that.
+/// The handlers of a configuration.
+fn handlers(document: &DocumentMut) -> BTreeSet<String> {
+    let runtimes = cri(document).and_then(|cri| below(cri, &["containerd", "runtimes"]));
+    let runtimes = runtimes.and_then(Item::as_table_like);
+    runtimes.into_iter().flat_map(|table| table.iter().map(|(name, _)| name.to_owned())).collect()
+}
+
+/// Has containerd make of its new configuration what it would make of it in its place; the handler must be in that, and every one that
+/// is in force.
 ///
 /// # Errors
 /// What it said.
@@ -260,9 +290,15 @@ pub(super) fn try_out(
     let Some(said) = site.ask(PROGRAM, &["--config", &main.display().to_string(), "config", "dump"]) else {
         return Ok(());
     };
-    match handler(&parse(&said?)?) {
-        Some(program) if program == runtime => Ok(()),
-        _ => Err(format!("the handler {HANDLER} is not in what it makes of its configuration")),
+    let after = parse(&said?)?;
+    if handler(&after).as_deref() != Some(runtime) {
+        return Err(format!("the handler {HANDLER} is not in what it makes of its configuration"));
+    }
+    let before = site.ask(PROGRAM, &["config", "dump"]).and_then(Result::ok).map(|said| parse(&said));
+    let before = before.transpose()?.map(|document| handlers(&document)).unwrap_or_default();
+    match before.difference(&handlers(&after)).next() {
+        Some(lost) => Err(format!("its handler {lost} would be lost")),
+        None => Ok(()),
     }
 }
 

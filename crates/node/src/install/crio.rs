@@ -22,11 +22,12 @@ pub(super) fn plan(wanted: &Wanted, runtime: &Path, plan: &mut Plan) -> Result<(
         return Ok(());
     }
     plan.engines.push("CRI-O");
+    let before = plan.changes.len();
     let path = wanted.site.on_machine(Path::new(DROP_IN));
     let content = drop_in(runtime, wanted.checkpointing);
     plan.write(path, content.clone(), "the handler of CRI-O");
     plan.trials.push(Trial::Crio(content));
-    plan.notes.push("restart CRI-O: `systemctl restart crio`; containers run on".to_owned());
+    plan.note_changed(before, "restart CRI-O: `systemctl restart crio`; containers run on");
     Ok(())
 }
 

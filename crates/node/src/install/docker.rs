@@ -22,9 +22,10 @@ pub(super) fn plan(wanted: &Wanted, runtime: &Path, plan: &mut Plan) -> Result<(
     let format = |because: String| InstallError::Format { path: path.clone(), because };
     let content = with_runtime(&text, runtime).map_err(format)?;
     plan.engines.push("Docker");
+    let before = plan.changes.len();
     plan.trials.push(Trial::Docker(content.clone()));
     plan.write(path, content, "the runtime of Docker");
-    plan.notes.push("reload Docker: `systemctl reload docker`; containers run on".to_owned());
+    plan.note_changed(before, "reload Docker: `systemctl reload docker`; containers run on");
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 //! for a suspend when the node goes down.
 //!
 //! Where the kubelet reads a directory of configurations (`--config-dir`, Kubernetes 1.28), a file of our own goes there; else the lines go
-//! into its configuration. Flags and fields: kubernetes, `cmd/kubelet/app/options/options.go`, `pkg/apis/config/types.go` of the kubelet. The
+//! into its configuration. Where a kubelet runs, its own command line counts last. Flags and fields: kubernetes, `cmd/kubelet/app/options/options.go`, `pkg/apis/config/types.go` of the kubelet. The
 //! gate `ContainerCheckpoint` is there from 1.25 on and open from 1.30 on.
 
 pub(crate) mod settings;
@@ -52,11 +52,13 @@ pub(crate) struct Kubelet {
 impl Kubelet {
     /// Looks for one; none where there is none.
     pub(crate) fn on(site: &Site) -> Result<Option<Kubelet>, InstallError> {
-        if !site.has(&PROGRAMS) {
+        let running = Running::on(site);
+        if running.is_none() && !site.has(&PROGRAMS) {
             return Ok(None);
         }
-        let said = flags(site);
-        let version = site.ask(PROGRAM, &["--version"]).and_then(Result::ok);
+        let program = running.as_ref().map_or_else(|| PROGRAM.to_owned(), |kubelet| kubelet.program.clone());
+        let said = flags(site) + &running.unwrap_or_default().words;
+        let version = site.ask(&program, &["--version"]).and_then(Result::ok);
         let config = flag(&said, "--config").unwrap_or_else(|| CONFIG.into());
         let directory = flag(&said, "--config-dir");
         let mut texts = Vec::new();
@@ -98,19 +100,44 @@ pub(super) fn plan(wanted: &Wanted, plan: &mut Plan) -> Result<(), InstallError>
     if missing == Missing::default() {
         return Ok(());
     }
+    let before = plan.changes.len();
     let purpose = "let the kubelet checkpoint containers, and give pods time when the node goes down";
     match own {
         Some(path) => plan.write(wanted.site.on_machine(&path), missing.file(), purpose),
         None => {
-            let before = kubelet.texts.first().map_or("", |(_, text)| text.as_str());
+            let text = kubelet.texts.first().map_or("", |(_, text)| text.as_str());
             let path = wanted.site.on_machine(&kubelet.config);
             let format = |because| InstallError::Format { path: path.clone(), because };
-            let after = missing.put_into(before).map_err(format)?;
+            let after = missing.put_into(text).map_err(format)?;
             plan.write(path, after, purpose);
         }
     }
-    plan.notes.push("restart the kubelet: `systemctl restart kubelet`; pods run on".to_owned());
+    plan.note_changed(before, "restart the kubelet: `systemctl restart kubelet`; pods run on");
     Ok(())
+}
+
+/// A kubelet that runs, wherever it was installed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct Running {
+    program: String,
+    words: String,
+}
+
+impl Running {
+    fn on(site: &Site) -> Option<Running> {
+        let entries = fs::read_dir(site.on_machine(Path::new("/proc"))).ok()?;
+        let is_number = |path: &Path| {
+            path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.parse::<u32>().is_ok())
+        };
+        let mut processes = entries.flatten().map(|entry| entry.path()).filter(|path| is_number(path));
+        processes.find_map(|process| {
+            let name = fs::read_to_string(process.join("comm")).ok()?;
+            let program = fs::read_link(process.join("exe")).ok()?;
+            let words = fs::read(process.join("cmdline")).ok().filter(|_| name.trim_end() == PROGRAM)?;
+            let words = String::from_utf8_lossy(&words).replace('\0', " ");
+            Some(Running { program: program.display().to_string(), words })
+        })
+    }
 }
 
 /// All that its units and environment files say.

@@ -121,6 +121,13 @@ impl Plan {
         }
     }
 
+    /// Tells what is to be done by hand, where anything has changed since there were `before` changes.
+    pub(super) fn note_changed(&mut self, before: usize, note: &str) {
+        if self.changes.len() > before {
+            self.notes.push(note.to_owned());
+        }
+    }
+
     fn copy(&mut self, from: &Path, to: &Path) -> Result<(), InstallError> {
         let same = match fs::metadata(to) {
             Ok(there) => {

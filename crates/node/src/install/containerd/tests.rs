@@ -32,6 +32,21 @@ fn version_2_gets_the_handler_itself() {
     );
     assert_eq!(make(&made.main, None, true).unwrap().main, made.main, "once");
     assert_eq!(handler(&parse(&made.main).unwrap()).as_deref(), Some(Path::new(RUNTIME)));
+    // Where no handler is named, containerd has one by itself, which the first that is named replaces.
+    for config in [
+        "version = 2\n",
+        "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".containerd]\nsnapshotter = 'native'\n",
+    ] {
+        let made = make(config, None, false).unwrap();
+        let both = BTreeSet::from(["runc".to_owned(), "torpor".to_owned()]);
+        assert_eq!(handlers(&parse(&made.main).unwrap()), both, "{}", made.main);
+        assert!(
+            made.main.contains("runtimes.runc]\nruntime_type = \"io.containerd.runc.v2\"\n"),
+            "{}",
+            made.main
+        );
+        assert_eq!(make(&made.main, None, false).unwrap().main, made.main, "once");
+    }
     // As the platform's own tools may write it, too.
     let inline = "version = 2\nplugins = {\"io.containerd.grpc.v1.cri\" = {containerd = {runtimes = {}}}}\n";
     let made = make(inline, None, false).unwrap();

@@ -111,3 +111,32 @@ proptest::proptest! {
         }
     }
 }
+
+#[test]
+fn a_kubelet_that_runs_is_found_wherever_it_is() {
+    let machine = tempfile::tempdir().unwrap();
+    let at = |path: &str| machine.path().join(path);
+    for (process, name, words) in [
+        ("7", "kubectl", "kubectl\0--config=/etc/no.yaml\0"),
+        (
+            "17",
+            "kubelet",
+            "/opt/bin/kubelet\0--config\0/etc/kube/kubelet.yaml\0--config-dir=/etc/kube/kubelet.d\0",
+        ),
+        ("self", "kubelet", ""),
+    ] {
+        fs::create_dir_all(at("proc").join(process)).unwrap();
+        fs::write(at("proc").join(process).join("comm"), format!("{name}\n")).unwrap();
+        fs::write(at("proc").join(process).join("cmdline"), words).unwrap();
+        std::os::unix::fs::symlink(format!("/opt/bin/{name}"), at("proc").join(process).join("exe")).unwrap();
+    }
+    fs::create_dir_all(at("etc/kube")).unwrap();
+    fs::write(at("etc/kube/kubelet.yaml"), KUBEADM).unwrap();
+    let site = Site { machine: machine.path().to_owned(), prefix: "/opt/torpor".into() };
+    let kubelet = Kubelet::on(&site).unwrap().unwrap();
+    assert_eq!(kubelet.config, Path::new("/etc/kube/kubelet.yaml"));
+    assert_eq!(kubelet.directory.as_deref(), Some(Path::new("/etc/kube/kubelet.d")));
+    assert_eq!(kubelet.texts, [(kubelet.config.clone(), KUBEADM.to_owned())]);
+    fs::remove_dir_all(at("proc/17")).unwrap();
+    assert_eq!(Kubelet::on(&site).unwrap(), None);
+}
