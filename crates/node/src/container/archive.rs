@@ -207,6 +207,20 @@ pub fn take_from_kubelet(archive: &Path, placement: Placement) -> Result<PathBuf
     placement.finish()
 }
 
+/// Gives an archive that the kubelet of this node has made a name of its own beside it: the kubelet's says the second, and the next
+/// archive of that second replaces it. None where it is not on this node.
+///
+/// # Errors
+/// It cannot be given another name.
+pub fn keep_from_kubelet(
+    archive: &Path,
+    place: &PodPlace,
+    now: Timestamp,
+) -> Result<Option<PathBuf>, ContainerError> {
+    let Some(directory) = archive.parent().filter(|_| archive.is_file()) else { return Ok(None) };
+    take_from_kubelet(archive, Placement::new(directory, place, now)?).map(Some)
+}
+
 /// Adds what CRIU's log says, where the runtime names one that is here.
 fn with_log(error: CriError) -> ContainerError {
     if let CriError::Refused { refusal: Refusal::Criu(Some(log)), .. } = &error
@@ -271,5 +285,11 @@ mod tests {
         let placement = Placement::new(&directory.path().join("to.tar"), &place(), Timestamp::now()).unwrap();
         assert_eq!(std::fs::read(take_from_kubelet(&made, placement).unwrap()).unwrap(), b"archive");
         assert!(!made.exists());
+
+        std::fs::write(&made, "another").unwrap();
+        let now = moment("2026-11-21T17:00:00.5Z");
+        let kept = keep_from_kubelet(&made, &place(), now).unwrap().unwrap();
+        assert_eq!(kept, directory.path().join(name(&place(), now)));
+        assert_eq!(keep_from_kubelet(&made, &place(), now).unwrap(), None, "it is on another node");
     }
 }

@@ -434,7 +434,7 @@ impl ContainerError {
                 "restore it by torpor-runtime on a machine with the same devices and driver, whose runtime.yaml names CRIU's plugins"
                     .to_owned()
             }
-            ContainerError::MissingMounts { .. } => "add bind mounts to these places to its config.json".to_owned(),
+            ContainerError::MissingMounts { .. } => "mount something there: volumes of the pod, or bind mounts in its config.json".to_owned(),
             ContainerError::NoParent { .. } => "put the images of the dump before back, or name their directory with --prev-images-dir".to_owned(),
             ContainerError::NoNetwork => "give it a network; with Podman and Docker, another than `none`".to_owned(),
             ContainerError::NoRuntime { .. } => "name it with --runtime".to_owned(),

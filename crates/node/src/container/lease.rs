@@ -3,10 +3,10 @@
 use std::path::Path;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::SignedDuration;
-use torpor_store::lineage::{Epoch, Lineage, LineageError, Start};
+use torpor_store::lineage::{Epoch, Holder, Lineage, LineageError, Start};
 
 use crate::wrapper::{SignOfLife, instance};
 
@@ -14,6 +14,12 @@ use crate::wrapper::{SignOfLife, instance};
 const LEASE: SignedDuration = SignedDuration::from_secs(60);
 /// How often it is renewed.
 const THIRD: Duration = Duration::from_secs(20);
+
+/// How long a restore waits for its turn, and how often it looks whether it has come.
+const PATIENCE: Duration = Duration::from_secs(20);
+const TURN: Duration = Duration::from_millis(100);
+/// What begins the incarnation of a holder of this kind.
+const CONTAINER: &str = "container ";
 
 /// Who takes a name.
 #[derive(Debug, Clone)]
@@ -49,7 +55,7 @@ impl Lease {
             holder.filter(|holder| taker.signs.is_some_and(|signs| SignOfLife::is_gone(signs, &holder.id)));
         let start = Start {
             id: instance(),
-            incarnation: Some(format!("container {} on {}", taker.id, taker.host)),
+            incarnation: Some(format!("{CONTAINER}{} on {}", taker.id, taker.host)),
             host: taker.host.to_owned(),
             pod: taker.pod.clone(),
             pid: std::process::id(),
@@ -76,10 +82,32 @@ impl Lease {
         Ok(Lease { epoch, stop: Some(stop), thread: thread.ok(), _sign: sign })
     }
 
+    /// The same, but a name that another checkpoint or restore of a container holds is waited for: that is done within seconds, and
+    /// pods that are alike may start at the same moment.
+    ///
+    /// # Errors
+    /// A program holds it, its turn does not come, or the store fails.
+    pub(crate) fn take_in_turn(lineage: &Lineage, taker: &Taker<'_>) -> Result<Lease, LineageError> {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            match Lease::take(lineage, taker) {
+                Err(LineageError::Held { holder, .. }) if is_brief(&holder) && Instant::now() < until => {
+                    std::thread::sleep(TURN);
+                }
+                taken => return taken,
+            }
+        }
+    }
+
     /// The epoch that has begun with it.
     pub(crate) fn epoch(&self) -> &Epoch {
         &self.epoch
     }
+}
+
+/// Whether a holder has a name only for a checkpoint or restore.
+fn is_brief(holder: &Holder) -> bool {
+    holder.incarnation.as_deref().is_some_and(|incarnation| incarnation.starts_with(CONTAINER))
 }
 
 impl Drop for Lease {
@@ -93,5 +121,46 @@ impl Drop for Lease {
             Ok(()) | Err(LineageError::Fenced { .. }) => {}
             Err(error) => tracing::warn!(%error, "the name stays held until its lease ends"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use torpor_store::{Credentials, LocalBackend, Repository};
+
+    use super::*;
+
+    #[test]
+    fn pods_that_are_alike_take_turns_and_a_program_is_not_waited_for() {
+        let place = tempfile::tempdir().unwrap();
+        let store = Arc::new(LocalBackend::new(place.path().join("store")));
+        let repository = Repository::create(store, &Credentials::None).unwrap();
+        let lineage = Lineage::new(&repository, "shop/web".parse().unwrap());
+        let taker = |id| Taker { id, pod: None, host: "node", signs: None };
+        let first = Lease::take(&lineage, &taker("one")).unwrap();
+        assert!(matches!(Lease::take(&lineage, &taker("two")), Err(LineageError::Held { .. })));
+        let next = std::thread::scope(|scope| {
+            let waits = scope.spawn(|| Lease::take_in_turn(&lineage, &taker("two")));
+            drop(first);
+            waits.join().unwrap().unwrap()
+        });
+        assert_eq!(next.epoch().number(), 2);
+        drop(next);
+
+        let program = Start {
+            id: "program".into(),
+            incarnation: Some("shop/web-0/app".into()),
+            host: "node".into(),
+            pod: None,
+            pid: 1,
+            lease: LEASE,
+            known_gone: None,
+        };
+        lineage.begin(&program).unwrap();
+        let since = Instant::now();
+        assert!(matches!(Lease::take_in_turn(&lineage, &taker("three")), Err(LineageError::Held { .. })));
+        assert!(since.elapsed() < PATIENCE);
     }
 }

@@ -67,7 +67,7 @@ pub(super) fn restore(making: &Making<'_>, reference: &Reference) -> Result<Outc
         host: &host,
         signs: Some(&found.signs),
     };
-    let lease = Lease::take(&found.lineage, &taker)?;
+    let lease = Lease::take_in_turn(&found.lineage, &taker)?;
     let epoch = lease.epoch();
     let (number, manifest, kind) = match offered(reference, epoch.offer(&wish())?.decision)? {
         Offered::This { number, manifest, kind } => (number, manifest, kind),

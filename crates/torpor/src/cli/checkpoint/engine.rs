@@ -134,7 +134,10 @@ pub(super) fn by_kubelet(query: &Query, args: &super::Args, roots: &Roots) -> an
     let archive = archive::by_kubelet(&engine.kubelet(), &place, args.wrapper.timeout)?;
     let archive = match engine.export {
         Some(_) => archive::take_from_kubelet(&archive, engine.placement(&place)?)?,
-        None => archive,
+        None => archive::keep_from_kubelet(&archive, &place, jiff::Timestamp::now())?.unwrap_or_else(|| {
+            tracing::info!(kubelet = engine.kubelet, "the archive is on the node of that kubelet");
+            archive
+        }),
     };
     Ok(made(format!("{}/{}/{}", place.namespace, place.pod, place.container), &archive, since))
 }
