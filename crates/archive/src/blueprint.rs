@@ -345,8 +345,11 @@ fn kept_as(entry: &str, prefix: &str, by_address: bool, names: &mut HashSet<Stri
     name
 }
 
+/// Files of engines and of Torpor's that belong to the images: what was at descriptors 0, 1 and 2, and what devices were used.
+const BESIDE: [&str; 2] = ["descriptors.json", "accelerators.json"];
+
 /// Whether a file in a directory of images is one, or belongs to them.
 pub(crate) fn is_image(file: &str) -> bool {
     let known = Name::parse(file).is_some_and(|name| name.kind.description().framing != Framing::Service);
-    known || file == "descriptors.json"
+    known || BESIDE.contains(&file)
 }

@@ -3,14 +3,23 @@
 //! A plugin is code that runs with CRIU's privileges, so none is loaded unless whoever runs the machine names a directory of plugins that
 //! only root can write. Then a program may use devices for which there is one, with its driver: CRIU 4.2 has `cuda_plugin.so` (NVIDIA; its
 //! `plugins/cuda/README.md`) and `amdgpu_plugin.so` (AMD; `plugins/amdgpu/README.md`). What was used is recorded, and a restore needs the
-//! same plugin, driver and models.
+//! same plugin, driver and models. The record stands among CRIU's images, so that every form of a checkpoint has it: a directory, an archive, a
+//! store, an image.
 
 use std::fmt;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+
+use crate::container::ContainerError;
+
+/// The file among CRIU's images that tells what was used; none where that is nothing.
+pub const RECORD: &str = "accelerators.json";
+/// The largest that is read, in bytes.
+const LARGEST: u64 = 1 << 20;
 
 /// Whose it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -163,6 +172,27 @@ pub struct Accelerators {
     pub devices: Vec<String>,
 }
 
+impl Accelerators {
+    /// The content of [`RECORD`].
+    #[must_use]
+    pub fn record(used: &[Accelerators]) -> Option<String> {
+        (!used.is_empty()).then(|| serde_json::to_value(used).unwrap_or_default().to_string())
+    }
+
+    /// What images in a directory say that was used.
+    ///
+    /// # Errors
+    /// The record cannot be read, or is none.
+    pub fn recorded(images: &Path) -> io::Result<Vec<Accelerators>> {
+        let mut bytes = Vec::new();
+        match File::open(images.join(RECORD)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            opened => opened?.take(LARGEST).read_to_end(&mut bytes)?,
+        };
+        Ok(serde_json::from_slice(&bytes)?)
+    }
+}
+
 /// What of a vendor's is on this machine, without a plugin: the driver's version, and models.
 #[must_use]
 pub fn driver(vendor: Vendor) -> Option<(String, Vec<String>)> {
@@ -236,12 +266,35 @@ pub fn needed(
     Ok(Accelerators { vendor, plugin: plugin.to_owned(), driver, devices })
 }
 
-/// What does not fit of what a checkpoint was made with.
-#[must_use]
-pub fn misfits(
+/// Holds what was used against plugins, driver and devices here. Returns whose devices they are.
+///
+/// # Errors
+/// They are not here as they were.
+pub(crate) fn fit(
     recorded: &[Accelerators],
-    here: impl Fn(Vendor) -> Result<Accelerators, Lack>,
-) -> Vec<String> {
+    plugins: Option<&Plugins>,
+) -> Result<Vec<Vendor>, ContainerError> {
+    let misfits = misfits(recorded, |vendor| needed(vendor, plugins, driver));
+    match misfits.is_empty() {
+        true => Ok(recorded.iter().map(|one| one.vendor).collect()),
+        false => Err(ContainerError::Accelerators { misfits }),
+    }
+}
+
+/// The same with what images in a directory say, and plugins in another.
+///
+/// # Errors
+/// They are not here as they were, the record cannot be read, or the plugins not trusted.
+pub(crate) fn images_fit(images: &Path, plugins: Option<&Path>) -> Result<Vec<Vendor>, ContainerError> {
+    let recorded = Accelerators::recorded(images).map_err(ContainerError::place(&images.join(RECORD)))?;
+    if recorded.is_empty() {
+        return Ok(Vec::new());
+    }
+    fit(&recorded, plugins.map(Plugins::trusted).transpose()?.as_ref())
+}
+
+/// What does not fit of what a checkpoint was made with.
+fn misfits(recorded: &[Accelerators], here: impl Fn(Vendor) -> Result<Accelerators, Lack>) -> Vec<String> {
     let mut misfits = Vec::new();
     for was in recorded {
         let vendor = was.vendor;
@@ -361,6 +414,30 @@ mod tests {
         assert_eq!(lacks(Lack::Plugin), "there is no trusted cuda_plugin.so");
         assert_eq!(lacks(Lack::Driver), "there is no driver or device of NVIDIA's");
         assert!(misfits(&[], |_| Err(Lack::Plugin)).is_empty());
+    }
+
+    #[test]
+    fn what_was_used_stands_among_the_images() {
+        let images = tempfile::tempdir().unwrap();
+        let held = || images_fit(images.path(), None);
+        assert_eq!(Accelerators::record(&[]), None);
+        assert!(held().unwrap().is_empty());
+        let used = Accelerators {
+            vendor: Vendor::Amd,
+            plugin: "one".into(),
+            driver: "6.10".into(),
+            devices: vec!["gfx 90402".into()],
+        };
+        let path = images.path().join(RECORD);
+        std::fs::write(&path, Accelerators::record(std::slice::from_ref(&used)).unwrap()).unwrap();
+        assert_eq!(Accelerators::recorded(images.path()).unwrap(), [used]);
+        let told = held().unwrap_err();
+        assert!(
+            matches!(&told, ContainerError::Accelerators { misfits } if misfits == &["there is no trusted amdgpu_plugin.so"]),
+            "{told}"
+        );
+        std::fs::write(&path, "[1]").unwrap();
+        assert!(matches!(held(), Err(ContainerError::Place { path: told, .. }) if told == path));
     }
 
     #[test]

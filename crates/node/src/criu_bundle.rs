@@ -142,6 +142,18 @@ pub fn find(flag: Option<&Path>) -> Result<Found, FindCriuError> {
     choose(&candidates(&around)?, &|path| Kind::of(path))
 }
 
+/// The CRIU to use, with plugins from a directory where one is named.
+///
+/// # Errors
+/// As [`find`].
+pub fn with_plugins(flag: Option<&Path>, plugins: Option<&Path>) -> Result<Program, FindCriuError> {
+    let program = find(flag)?.program;
+    Ok(match plugins {
+        Some(plugins) => program.with_plugins(plugins),
+        None => program,
+    })
+}
+
 /// What decides where CRIU is looked for.
 #[derive(Debug, Default)]
 struct Around {

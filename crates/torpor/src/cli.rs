@@ -13,6 +13,7 @@ mod crit;
 mod depot;
 mod diff;
 mod doctor;
+mod dump;
 mod exit;
 mod export;
 mod failure;

@@ -11,10 +11,11 @@ use torpor_criu::image::edit::{
 use torpor_criu::image::file::File;
 use torpor_criu::image::namespace::{Mount, NetworkNamespace};
 use torpor_criu::image::process::Ids;
-use torpor_criu::image::{Framing, Kind, Name, read_all, read_one};
+use torpor_criu::image::{Kind, Name, read_all, read_one};
 
 use super::{Content, Description, LayoutError, Note, Obstacle, Part, Request, Target, part};
 use crate::Checkpoint;
+use crate::blueprint::is_image;
 use crate::engine::Engine;
 use crate::source::{Entry, EntryKind};
 
@@ -132,9 +133,7 @@ fn images_of(checkpoint: &Checkpoint) -> impl Iterator<Item = (Option<Name>, &En
     checkpoint.entries().iter().filter(|entry| entry.kind == EntryKind::File).filter_map(move |entry| {
         let file = entry.name.strip_prefix(prefix).filter(|rest| !rest.contains('/'))?;
         let name = Name::parse(file);
-        let is_image = name.as_ref().is_some_and(|name| name.kind.description().framing != Framing::Service);
-        (is_image || file == "descriptors.json" || (!prefix.is_empty() && name.is_none()))
-            .then_some((name, entry))
+        (is_image(file) || (!prefix.is_empty() && name.is_none())).then_some((name, entry))
     })
 }
 

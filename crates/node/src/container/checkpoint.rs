@@ -20,7 +20,7 @@ use super::freeze::Tree;
 use super::obstacle::{Ability, Obstacle};
 use super::state::{Container, Status};
 use super::together::Together;
-use crate::accelerator::Plugins;
+use crate::accelerator::{Accelerators, Plugins, RECORD};
 use crate::checkpoint::Order;
 use crate::phase::{Phase, Phases};
 use crate::triggers::Kind;
@@ -94,7 +94,10 @@ impl Job<'_> {
             memory: ability.memory,
             memory_budget: self.memory_budget,
             together: self.together,
-            beside: Some((DESCRIPTORS, dump::descriptors(self.container))),
+            beside: [(DESCRIPTORS, dump::descriptors(self.container))]
+                .into_iter()
+                .chain(Accelerators::record(&ability.accelerators).map(|used| (RECORD, used)))
+                .collect(),
         };
         into.make(directory, partial, phases)
     }

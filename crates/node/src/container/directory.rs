@@ -42,8 +42,8 @@ pub(crate) struct IntoDirectory<'a> {
     pub(crate) memory_budget: Option<u64>,
     /// Others that are checkpointed at the same moment.
     pub(crate) together: Option<&'a Together>,
-    /// A file that is put beside the images: its name and content.
-    pub(crate) beside: Option<(&'a str, String)>,
+    /// Files that are put beside the images: their names and content.
+    pub(crate) beside: Vec<(&'a str, String)>,
 }
 
 impl IntoDirectory<'_> {
@@ -80,7 +80,7 @@ impl IntoDirectory<'_> {
             let sink = sink.into_sink();
             order.check()?;
             sink.finish(generation).map_err(&failed)?;
-            if let Some((name, content)) = &self.beside {
+            for (name, content) in &self.beside {
                 std::fs::write(partial.path().join(name), content).map_err(&failed)?;
             }
             close_connections(self.tcp, partial.path())?;

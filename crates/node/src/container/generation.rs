@@ -19,7 +19,7 @@ use super::obstacle::Ability;
 use super::publication::{self, IntoStore};
 use super::snapshot::Changes;
 use super::state::{Container, Engine as By, Flavor, PodPlace};
-use crate::accelerator::Accelerators;
+use crate::accelerator::{Accelerators, RECORD};
 use crate::checkpoint::Order;
 use crate::facts::{self, FactsError};
 use crate::files::upper::Layer;
@@ -240,6 +240,9 @@ impl Job<'_> {
                 layer.pass(&writable, &mut IntoDraft::new(draft, order), false)?;
             }
             draft.image(DESCRIPTORS, &mut dump::descriptors(self.container).as_bytes())?;
+            if let Some(used) = Accelerators::record(&ability.accelerators) {
+                draft.image(RECORD, &mut used.as_bytes())?;
+            }
             Ok(facts.clone())
         })
     }

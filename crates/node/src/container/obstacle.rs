@@ -162,17 +162,24 @@ impl Ability {
     /// The same where CRIU has plugins: what they capture stands in the way no more.
     #[must_use]
     pub fn with_plugins(mut self, plugins: Option<&Plugins>) -> Ability {
-        let needed = |vendor| accelerator::needed(vendor, plugins, accelerator::driver);
-        self.obstacles.retain(|obstacle| {
-            let Obstacle::Device { path, .. } = obstacle else { return true };
-            let Some(Ok(found)) = Vendor::of_device(path).map(needed) else { return true };
-            if !self.accelerators.contains(&found) {
-                self.accelerators.push(found);
-            }
-            false
-        });
+        self.accelerators = captured(&mut self.obstacles, plugins);
         self
     }
+}
+
+/// Takes out devices that plugins capture. Returns them.
+pub(crate) fn captured(obstacles: &mut Vec<Obstacle>, plugins: Option<&Plugins>) -> Vec<Accelerators> {
+    let needed = |vendor| accelerator::needed(vendor, plugins, accelerator::driver);
+    let mut captured = Vec::new();
+    obstacles.retain(|obstacle| {
+        let Obstacle::Device { path, .. } = obstacle else { return true };
+        let Some(Ok(found)) = Vendor::of_device(path).map(needed) else { return true };
+        if !captured.contains(&found) {
+            captured.push(found);
+        }
+        false
+    });
+    captured
 }
 
 fn socket_inode(file: &OpenFile) -> Option<u64> {

@@ -15,6 +15,7 @@ use super::ContainerError;
 use super::dump::{DESCRIPTORS, resolve_in};
 use super::route::{Runtime, Start};
 use super::state::{Description, MountKind};
+use crate::accelerator;
 use crate::oci_runtime::criu::{self, Annotated};
 use crate::processes::restore::has_parents;
 use crate::staging::{self, Staging};
@@ -56,6 +57,8 @@ pub struct Wanted<'a> {
 /// It does not fit, which is found before anything is made; or the runtime fails.
 pub fn container(runtime: &Runtime, wanted: &Wanted<'_>) -> Result<Option<i32>, ContainerError> {
     check(wanted.images, wanted.bundle)?;
+    // A runtime's own `restore` tells CRIU nothing of plugins.
+    accelerator::images_fit(wanted.images, None)?;
     has_parents(wanted.images)?;
     staging::clean_up(wanted.staging, "restore-");
     let name = format!("restore-{}", wanted.id);

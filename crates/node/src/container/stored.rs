@@ -64,12 +64,7 @@ impl<'a> Kept<'a> {
     /// # Errors
     /// They are not.
     pub fn check_accelerators(&self, plugins: Option<&Plugins>) -> Result<Vec<Vendor>, ContainerError> {
-        let here = |vendor| accelerator::needed(vendor, plugins, accelerator::driver);
-        let misfits = accelerator::misfits(&self.facts.accelerators, here);
-        match misfits.is_empty() {
-            true => Ok(self.facts.accelerators.iter().map(|one| one.vendor).collect()),
-            false => Err(ContainerError::Accelerators { misfits }),
-        }
+        accelerator::fit(&self.facts.accelerators, plugins)
     }
 
     /// Whether the container still runs here that a suspend was to end: Torpor was killed between its commit and that.

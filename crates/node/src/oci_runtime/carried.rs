@@ -1,7 +1,7 @@
 //! A container from the checkpoint that its image carries.
 //!
 //! The checkpoint lies in the image as engines lay out theirs, below `/.torpor/checkpoint`: `checkpoint/` with CRIU's images and
-//! `descriptors.json`, and what the container had changed in its files, `rootfs-diff.tar` and `deleted.files`. Whoever may run the image may run what
+//! `descriptors.json`, what was used of devices (`accelerators.json`), and what the container had changed in its files, `rootfs-diff.tar` and `deleted.files`. Whoever may run the image may run what
 //! is in it, so no namespace is asked for. Nothing of it but these files is looked at, none of them through a link: what an engine
 //! would take from there (names of images, annotations, logs) stays what this container's own configuration says.
 
@@ -19,6 +19,7 @@ use super::decision::CARRIED;
 use super::error::RuntimeError;
 use super::history::{self, History, Restored};
 use super::images::entries;
+use crate::accelerator::{self, RECORD};
 use crate::container::ContainerError;
 use crate::container::difference::Difference;
 use crate::container::dump::DESCRIPTORS;
@@ -88,7 +89,7 @@ fn images_into(checkpoint: &Inside, directory: &Path) -> Result<(), RuntimeError
     let inside = checkpoint.path.join("checkpoint");
     let from = checkpoint.below("checkpoint").map_err(RuntimeError::place(&inside))?;
     for name in from.names().map_err(RuntimeError::place(&inside))? {
-        if !(name.ends_with(".img") || name == DESCRIPTORS) {
+        if !(name.ends_with(".img") || [DESCRIPTORS, RECORD].contains(&name.as_str())) {
             continue;
         }
         let failed = RuntimeError::place(&inside.join(&name));
@@ -149,7 +150,8 @@ pub(super) fn restore(making: &Making<'_>) -> Result<Outcome, RuntimeError> {
     }
 
     let options = options(&directory).map_err(&failed)?;
-    let prepared = making.prepare(&checkpoint, &directory, &[])?;
+    let vendors = accelerator::images_fit(&directory, settings.plugins.as_deref()).map_err(&failed)?;
+    let prepared = making.prepare(&checkpoint, &directory, &vendors)?;
     let mut difference = difference(&inside, room.path())?;
     let plan = difference.plan(&making.rootfs).map_err(&failed)?;
     let before = plan.before().map_err(ContainerError::from).map_err(&failed)?;
@@ -189,7 +191,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let images = root.path().join(CARRIED).join("checkpoint");
         std::fs::create_dir_all(&images).unwrap();
-        for name in ["inventory.img", "pstree.img", "pages-1.img", DESCRIPTORS, "dump.log"] {
+        for name in ["inventory.img", "pstree.img", "pages-1.img", DESCRIPTORS, RECORD, "dump.log"] {
             std::fs::write(images.join(name), name).unwrap();
         }
         root
@@ -214,7 +216,7 @@ mod tests {
         let root = image();
         assert_eq!(
             lay_out(root.path()).unwrap(),
-            [DESCRIPTORS, "inventory.img", "pages-1.img", "pstree.img"]
+            [RECORD, DESCRIPTORS, "inventory.img", "pages-1.img", "pstree.img"]
         );
     }
 
@@ -252,7 +254,7 @@ mod tests {
         }
         assert_eq!(
             lay_out(root.path()).unwrap(),
-            [DESCRIPTORS, "inventory.img", "pages-1.img", "pstree.img"]
+            [RECORD, DESCRIPTORS, "inventory.img", "pages-1.img", "pstree.img"]
         );
     }
 

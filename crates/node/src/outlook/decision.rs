@@ -164,13 +164,13 @@ fn is_graphics(path: &Path) -> bool {
 fn graphics(seen: &Seen) -> Finding {
     let those =
         obstacles(seen, |obstacle| matches!(obstacle, Obstacle::Device { path, .. } if is_graphics(path)));
-    let remedy = "have the program let go of it before the checkpoint: Torpor runs CRIU without plugins, which alone \
-         could capture it";
-    unless(
-        ("gpu", "does it do without a graphics processor?"),
-        "it uses none",
-        those.map(|(reason, _)| (reason, remedy)),
-    )
+    let captured: Vec<String> =
+        seen.accelerators.iter().map(|one| format!("{}'s, by {}", one.vendor, one.vendor.plugin())).collect();
+    let good = match captured.as_slice() {
+        [] => "it uses none".to_owned(),
+        captured => format!("its state is captured: {}", captured.join("; ")),
+    };
+    unless(("gpu", "does it do without a graphics processor, or is there a plugin for it?"), &good, those)
 }
 
 fn devices(seen: &Seen) -> Finding {

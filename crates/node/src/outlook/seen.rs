@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
+use crate::accelerator::{Accelerators, Plugins};
 use crate::budget;
 use crate::container::obstacle::{self, Obstacle};
 use crate::container::{Container, Status};
@@ -71,6 +72,8 @@ pub struct Seen {
     pub open: Vec<OpenFile>,
     /// What of that stands in the way of any container.
     pub obstacles: Vec<Obstacle>,
+    /// Devices that a plugin of CRIU's captures.
+    pub accelerators: Vec<Accelerators>,
     /// Protocols of sockets by the kernel's names, each with a process that has one.
     pub protocols: BTreeMap<String, i32>,
     /// TCP connections.
@@ -98,6 +101,7 @@ impl Seen {
         let tasks: Vec<Task> = [task].into_iter().chain(others).collect();
         Ok(Seen {
             status: None,
+            accelerators: Vec::new(),
             own_namespaces: namespaces("self"),
             // Terminals are decided about by sessions, too.
             obstacles: obstacle::of_files(open.iter(), &mounts, false),
@@ -122,6 +126,13 @@ impl Seen {
             _ => Seen::of_process(container.init)?,
         };
         Ok(Seen { status: Some(status), ..seen })
+    }
+
+    /// The same where CRIU has plugins: what they capture stands in the way no more.
+    #[must_use]
+    pub fn with_plugins(mut self, plugins: Option<&Plugins>) -> Seen {
+        self.accelerators = obstacle::captured(&mut self.obstacles, plugins);
+        self
     }
 }
 

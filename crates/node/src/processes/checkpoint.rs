@@ -9,6 +9,7 @@ use torpor_criu::options::DumpOptions;
 use torpor_criu::program::Program;
 use torpor_criu::rpc::CgroupMode;
 
+use crate::accelerator::{Accelerators, Plugins, RECORD};
 use crate::checkpoint::Order;
 use crate::container::ContainerError;
 use crate::container::checkpoint::Done;
@@ -53,7 +54,7 @@ impl Job<'_> {
             memory: seen.memory,
             memory_budget: None,
             together: None,
-            beside: None,
+            beside: Accelerators::record(&seen.accelerators).map(|used| (RECORD, used)).into_iter().collect(),
         };
         into.make(directory, partial, phases)
     }
@@ -89,7 +90,8 @@ impl Job<'_> {
         if process_tree::of(self.root).contains(&own) {
             return Err(ContainerError::OwnTree { pid: self.root });
         }
-        let seen = Seen::of_process(self.root)?;
+        let plugins = self.criu.plugins().map(Plugins::trusted).transpose()?;
+        let seen = Seen::of_process(self.root)?.with_plugins(plugins.as_ref());
         let wanted = Wanted {
             tcp: self.wishes.tcp,
             external_unix: self.wishes.external_unix,

@@ -8,6 +8,7 @@ use torpor_store::lineage::{Epoch, Lineage, Program};
 
 use super::checkpoint::Job;
 use super::restore::{Processes, restore};
+use crate::accelerator::{self, Accelerators, Plugins, RECORD};
 use crate::container::checkpoint::Done;
 use crate::container::freeze::Engine;
 use crate::container::generation::{Destination, Process, Stored};
@@ -47,6 +48,9 @@ pub struct Facts {
     pub criu: crate::facts::Criu,
     /// Files that they had open for writing.
     pub volumes: Vec<VolumeRecord>,
+    /// Devices whose state plugins of CRIU's have captured.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub accelerators: Vec<Accelerators>,
     /// The machine.
     pub machine: Machine,
 }
@@ -96,6 +100,7 @@ impl Job<'_> {
                 own_configuration: false,
             },
             volumes: Vec::new(),
+            accelerators: seen.accelerators.clone(),
             machine: Machine::read(),
         };
         let to = IntoStore {
@@ -115,7 +120,10 @@ impl Job<'_> {
             options: &options,
         };
         let draft = to.draft(into.repository, None, seen.memory)?;
-        let (manifest, frozen) = to.make(engine, draft, &mut phases, &mut |_| {
+        let (manifest, frozen) = to.make(engine, draft, &mut phases, &mut |draft| {
+            if let Some(used) = Accelerators::record(&seen.accelerators) {
+                draft.image(RECORD, &mut used.as_bytes())?;
+            }
             let open = OpenFiles::of_tree(process_tree::pid(self.root)?)?;
             let volumes = volumes::record(&open, &MountPlan::default(), &|_| false)?;
             serde_json::to_vec(&Facts { volumes, ..facts.clone() }).map_err(ContainerError::Facts)
@@ -146,13 +154,13 @@ pub fn from_store(
 ) -> Result<Option<i32>, ContainerError> {
     go_on(from, &format!("processes of {}", from.reference.name), |epoch| {
         let manifest = offered(from, epoch)?;
-        check(&manifest, changed_files)?;
+        check(&manifest, wanted.criu.plugins(), changed_files)?;
         laid_out(wanted, from, epoch, &manifest)
     })
 }
 
 /// Whether a generation can go on here.
-fn check(manifest: &Manifest, changed_files: bool) -> Result<(), ContainerError> {
+fn check(manifest: &Manifest, plugins: Option<&Path>, changed_files: bool) -> Result<(), ContainerError> {
     let description = manifest.description();
     let generation = format!("{}@{}", description.name, description.generation);
     let Some(facts) = Facts::parse(&description.facts)? else {
@@ -166,6 +174,8 @@ fn check(manifest: &Manifest, changed_files: bool) -> Result<(), ContainerError>
     if never_ended(manifest, &facts.machine, facts.process, &machine) {
         return Err(ContainerError::NeverEnded { id: format!("process {}", facts.process.pid) });
     }
+    let plugins = plugins.filter(|_| !facts.accelerators.is_empty()).map(Plugins::trusted).transpose()?;
+    accelerator::fit(&facts.accelerators, plugins.as_ref())?;
     match volumes::compare(&facts.volumes)?.into_iter().next() {
         Some(changed) if !changed_files => Err(ContainerError::Machine(Misfit::Volume(Box::new(changed)))),
         _ => Ok(()),

@@ -13,6 +13,7 @@ use torpor_criu::rpc::CgroupMode;
 use torpor_criu::session::{Session, Spawn, Verdict};
 
 use super::streams;
+use crate::accelerator;
 use crate::container::ContainerError;
 use crate::container::restore::{LOG, has_connections, wait, whole};
 use crate::staging::{self, Staging};
@@ -48,7 +49,7 @@ pub struct Processes<'a> {
 /// Makes processes run again that were in no container. Returns the exit code of their root, where it was waited for.
 ///
 /// # Errors
-/// The images are not whole, or CRIU fails. Nothing is left of them then.
+/// The images are not whole, devices that were used are not here as they were, or CRIU fails. Nothing is left of them then.
 pub fn restore(wanted: &Processes<'_>) -> Result<Option<i32>, ContainerError> {
     whole(wanted.images)?;
     staging::clean_up(wanted.staging, "restore-");
@@ -59,6 +60,7 @@ pub fn restore(wanted: &Processes<'_>) -> Result<Option<i32>, ContainerError> {
         None => wanted.images.to_owned(),
     };
     has_parents(&images)?;
+    accelerator::images_fit(&images, wanted.criu.plugins())?;
     let mut spawn = Spawn::default();
     let mut inherited = Vec::new();
     for (descriptor, key) in streams::outside(&images)? {

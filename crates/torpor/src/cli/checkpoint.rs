@@ -5,7 +5,7 @@ mod container;
 mod engine;
 mod process;
 
-pub(super) use container::{Connections, clean_up, milliseconds, reference, took};
+pub(super) use container::{clean_up, milliseconds, reference, took};
 
 use serde::Serialize;
 use torpor_node::control::{Client, Outcome, Request};
@@ -58,6 +58,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
         Some(Target::Containers(query)) => return container::run(query, args),
         Some(Target::Process(pid)) => return process::run(*pid, args),
         None => {}
+    }
+    if let Some(flag) = args.container.dump.given() {
+        let message = format!("{flag} is about a container or plain processes, and there is no TARGET");
+        let remedy = "name one, or leave it out: a program under `torpor run` is told at its start";
+        return Err(Failure::new(Exit::Usage, message, remedy).into());
     }
     let mut client = Client::connect(&args.wrapper.socket()?)?;
     let request =

@@ -19,7 +19,8 @@ use torpor_node::migration::source::{Move, ends_for_good};
 use torpor_store::Repository;
 use torpor_store::name::Name;
 
-use super::checkpoint::{Connections, Took, clean_up, milliseconds, reference, times, took};
+use super::checkpoint::{Took, clean_up, milliseconds, reference, times, took};
+use super::dump::Connections;
 use super::failure::Failure;
 use super::{Exit, output, store};
 

@@ -54,6 +54,9 @@ pub(crate) struct Args {
     /// The CRIU to use for plain processes; a runtime uses its own.
     #[arg(long, value_name = "PROGRAM", conflicts_with = "bundle")]
     criu: Option<PathBuf>,
+    /// A directory with CRIU's plugins for graphics processors that plain processes used, which only root may be able to change.
+    #[arg(long, value_name = "DIR", conflicts_with = "bundle")]
+    criu_plugins: Option<PathBuf>,
     /// Where images from a store are laid out while they are restored: on a disk, for they are as large as the memory.
     #[arg(long, value_name = "DIR", default_value = "/var/cache/torpor")]
     room: PathBuf,
@@ -129,7 +132,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
         None => {
             let previous = args.prev_images_dir.as_ref().map(std::path::absolute).transpose()?;
             let wanted = Processes {
-                criu: &criu_bundle::find(args.criu.as_deref())?.program,
+                criu: &criu_bundle::with_plugins(args.criu.as_deref(), args.criu_plugins.as_deref())?,
                 images: &images,
                 previous: previous.as_deref(),
                 pid_file: args.pid_file.as_deref(),

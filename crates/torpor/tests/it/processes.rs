@@ -255,6 +255,68 @@ fn processes_are_carried_in_an_archive() {
     assert_eq!(hidden.count(), 0);
 }
 
+#[test]
+fn devices_that_were_used_must_be_there_whatever_form_the_checkpoint_has() {
+    let Some(mut counter) = Dumped::start(COUNTER) else { return };
+    counts_beyond(&counter, 3);
+    let target = format!("pid:{}", counter.pid());
+    done(&torpor(&counter, &["checkpoint", &target, "--images", "checkpoint"]).output().unwrap());
+    counter.reap();
+    let used = r#"[{"vendor": "nvidia", "plugin": "1", "driver": "570.86", "devices": ["H100"]}]"#;
+    fs::write(counter.path("checkpoint/accelerators.json"), used).unwrap();
+    let mut tar = Command::new("tar");
+    tar.args(["-cf", "job.tar", "checkpoint"]).current_dir(counter.path("."));
+    assert!(tar.status().unwrap().success());
+    done(&torpor(&counter, &["import", "checkpoint", "--name", "jobs/gpu"]).output().unwrap());
+    for source in ["checkpoint", "job.tar", "jobs/gpu"] {
+        let restore = ["restore", source, "--room", "room"];
+        let said = refused(&counter, &restore);
+        assert!(said.contains("there is no trusted cuda_plugin.so"), "{source}: {said}");
+        let said = refused(&counter, &[&restore[..], &["--criu-plugins", "/none"]].concat());
+        assert!(said.contains("cannot look at /none"), "{source}: {said}");
+    }
+    fs::remove_file(counter.path("checkpoint/accelerators.json")).unwrap();
+    goes_on(&counter, &["restore", "checkpoint"]);
+}
+
+/// Is connected with itself.
+const CONNECTED: &str = r"
+import socket, sys, time
+listener = socket.create_server(('127.0.0.1', 0))
+out = socket.create_connection(listener.getsockname())
+taken, _ = listener.accept()
+open(sys.argv[1] + '/ready', 'w').close()
+time.sleep(1000)
+";
+
+#[test]
+fn a_check_says_what_a_checkpoint_with_the_same_flags_comes_to() {
+    let Some(mut program) = Dumped::start(CONNECTED) else { return };
+    let target = format!("pid:{}", program.pid());
+    for (number, (flags, reason)) in [
+        (&[][..], Some("--tcp")),
+        (&["--tcp", "close"], None),
+        (&["--tcp", "close", "--criu-plugins", "/none"], Some("cannot look at /none")),
+        (&["--tcp", "close", "--criu-plugins", "/tmp"], Some("can be changed by others than root")),
+        (&["--tcp", "close", "--criu-option", "root=/"], Some("root")),
+        (&["--tcp", "established", "--shell-job", "--ext-unix-sockets"], None),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let images = format!("images-{number}");
+        let make = ["checkpoint", &target, "--images", &images, "--leave-running"];
+        for words in [&["check", &target][..], &make] {
+            let output = torpor(&program, &[words, flags].concat()).output().unwrap();
+            let said = [output.stdout, output.stderr].map(|said| String::from_utf8(said).unwrap()).concat();
+            assert_eq!(output.status.success(), reason.is_none(), "{words:?} {flags:?}: {said}");
+            assert!(reason.is_none_or(|reason| said.contains(reason)), "{words:?} {flags:?}: {said}");
+        }
+    }
+    send(program.pid() as i32, Signal::KILL);
+    program.reap();
+}
+
 /// Says how far it has counted, line by line, to whoever reads it.
 const SAYS: &str = "
 import time

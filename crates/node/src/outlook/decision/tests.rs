@@ -3,6 +3,7 @@
 use rustix::process::Pid;
 
 use super::*;
+use crate::accelerator::{Accelerators, Vendor};
 use crate::files::Stat;
 use crate::outlook::Task;
 use crate::tcp::{self, Connections};
@@ -55,6 +56,18 @@ fn where_nothing_is_in_the_way_all_answers_are_yes() {
     let wrong: Vec<_> =
         findings(&seen(), &WANTED).into_iter().filter(|finding| finding.answer != Answer::Yes).collect();
     assert_eq!(wrong, []);
+}
+
+#[test]
+fn what_a_plugin_captures_stands_in_the_way_no_more() {
+    let used = Accelerators {
+        vendor: Vendor::Nvidia,
+        plugin: "one".into(),
+        driver: "570".into(),
+        devices: vec!["H100".into()],
+    };
+    let told = answer(&Seen { accelerators: vec![used], ..seen() }, &WANTED, "gpu");
+    assert_eq!(told, (Answer::Yes, "its state is captured: NVIDIA's, by cuda_plugin.so".to_owned()));
 }
 
 #[test]

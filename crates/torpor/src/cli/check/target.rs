@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use serde::Serialize;
 use torpor_archive::check::{Answer, Finding};
+use torpor_node::accelerator::Plugins;
 use torpor_node::config::{QuantityError, duration};
-use torpor_node::container::{Container, Roots};
+use torpor_node::container::{Container, ContainerError, Roots};
 use torpor_node::outlook::{self, Estimate, Seen, Wanted};
 
 use super::verdict;
-use crate::cli::checkpoint::Connections;
+use crate::cli::dump;
 use crate::cli::target::Target;
 use crate::cli::{Exit, output};
 
@@ -29,15 +30,8 @@ const NOTES_BY_CRI_O: &str = "io.kubernetes.cri-o.Annotations";
 #[command(next_help_heading = "What runs")]
 #[group(skip)]
 pub(super) struct Args {
-    /// What would happen to TCP connections.
-    #[arg(long, value_name = "WORD", default_value = "fail")]
-    tcp: Connections,
-    /// Unix sockets may have peers outside.
-    #[arg(long)]
-    ext_unix_sockets: bool,
-    /// A terminal or session may be somebody else's.
-    #[arg(long)]
-    shell_job: bool,
+    #[command(flatten)]
+    dump: dump::Args,
     /// How long it may stand still. Of a container of a pod, what Kubernetes' probes allow by default: 21s.
     #[arg(long, value_name = "DURATION", value_parser = length)]
     standstill: Option<Duration>,
@@ -123,16 +117,20 @@ fn finding(found: outlook::Finding) -> Finding {
 impl Args {
     /// Looks at a target: a process, or each container that is meant.
     pub(super) fn look(&self, text: &str, target: &Target) -> anyhow::Result<Vec<CheckedTarget>> {
+        let plugins = self.dump.criu_plugins.as_deref().map(Plugins::trusted).transpose();
+        let plugins = plugins.map_err(ContainerError::from)?;
+        let wishes = self.dump.wishes(true);
         let mut wanted = Wanted {
-            tcp: self.tcp.option(),
-            external_unix: self.ext_unix_sockets,
-            shell_job: self.shell_job,
+            tcp: wishes.tcp,
+            external_unix: wishes.external_unix,
+            shell_job: wishes.shell_job,
             standstill: self.standstill,
             grace: self.grace,
         };
         let query = match target {
             Target::Process(pid) => {
-                return Ok(vec![CheckedTarget::new(text.to_owned(), &Seen::of_process(*pid)?, &wanted)]);
+                let seen = Seen::of_process(*pid)?.with_plugins(plugins.as_ref());
+                return Ok(vec![CheckedTarget::new(text.to_owned(), &seen, &wanted)]);
             }
             Target::Containers(query) => query,
         };
@@ -144,7 +142,8 @@ impl Args {
                 wanted.standstill = self.standstill.or(Some(PROBE));
                 wanted.grace = self.grace.or_else(|| noted_grace(container)).or(Some(GRACE));
             }
-            let one = CheckedTarget::new(text.to_owned(), &Seen::of_container(container)?, &wanted);
+            let seen = Seen::of_container(container)?.with_plugins(plugins.as_ref());
+            let one = CheckedTarget::new(text.to_owned(), &seen, &wanted);
             let name = place.map(|place| place.container);
             checked.push(CheckedTarget { id: Some(container.id.clone()), container: name, ..one });
         }

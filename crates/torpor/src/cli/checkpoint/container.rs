@@ -11,13 +11,11 @@ use clap::ValueEnum;
 use serde::Serialize;
 use torpor_archive::tape::Tape;
 use torpor_archive::{Checkpoint, layout};
-use torpor_criu::options::{ExpertOption, Tcp};
 use torpor_criu::program::Program;
 use torpor_node::config::Surroundings;
 use torpor_node::container::archive::Placement;
 use torpor_node::container::carry::Carry;
 use torpor_node::container::checkpoint::{Done, Job};
-use torpor_node::container::dump::Wishes;
 use torpor_node::container::generation::{Destination, Stored};
 use torpor_node::container::route::Runtime;
 use torpor_node::container::{Container, ContainerError, Engine, Query, Roots, Together};
@@ -27,6 +25,7 @@ use torpor_store::{Credentials, LocalBackend, Repository};
 
 use super::{Took, engine, times};
 use crate::cli::Exit;
+use crate::cli::dump::{self, Connections};
 use crate::cli::failure::Failure;
 use crate::cli::{convert, store};
 
@@ -45,15 +44,6 @@ pub(super) struct Args {
     /// Take along what ends with the pod: /dev/shm and emptyDirs.
     #[arg(long, requires = "target", conflicts_with = "images")]
     pub(super) own_mounts: bool,
-    /// What happens to TCP connections.
-    #[arg(long, value_name = "WORD", default_value = "fail", requires = "target")]
-    tcp: Connections,
-    /// Unix sockets may have peers outside of the container.
-    #[arg(long, requires = "target")]
-    ext_unix_sockets: bool,
-    /// The container may be at a terminal, or in a session, of somebody outside.
-    #[arg(long, requires = "target")]
-    shell_job: bool,
     /// Who makes the checkpoint.
     #[arg(long, value_name = "WORD", default_value = "direct", requires = "target")]
     pub(super) route: Route,
@@ -66,25 +56,10 @@ pub(super) struct Args {
     /// The CRIU to use.
     #[arg(long, value_name = "PROGRAM", requires = "target")]
     pub(super) criu: Option<PathBuf>,
-    /// A directory with CRIU's plugins for graphics processors, which only root may be able to change; without it none is loaded.
-    #[arg(long, value_name = "DIR", requires = "target")]
-    criu_plugins: Option<PathBuf>,
-    /// An option of CRIU's own, as KEY or KEY=VALUE.
-    #[arg(long, value_name = "OPTION", requires = "target")]
-    criu_option: Vec<ExpertOption>,
+    #[command(flatten)]
+    pub(super) dump: dump::Args,
     #[command(flatten)]
     pub(super) store: store::Args,
-}
-
-/// What happens to TCP connections.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(in crate::cli) enum Connections {
-    /// A container that has some is refused.
-    Fail,
-    /// They are closed at the restore.
-    Close,
-    /// They are kept; the restore must have the same address.
-    Established,
 }
 
 /// Who makes the checkpoint.
@@ -149,10 +124,7 @@ pub(super) fn run(query: &Query, args: &super::Args) -> anyhow::Result<Exit> {
     }
     let work = Work {
         args,
-        criu: match &choice.criu_plugins {
-            Some(plugins) => criu_bundle::find(choice.criu.as_deref())?.program.with_plugins(plugins),
-            None => criu_bundle::find(choice.criu.as_deref())?.program,
-        },
+        criu: criu_bundle::with_plugins(choice.criu.as_deref(), choice.dump.criu_plugins.as_deref())?,
         place: match (&choice.images, args.engine.layout, &args.engine.export) {
             (Some(images), ..) => Place::Directory(std::path::absolute(images)?),
             (None, Some(engine), Some(export)) => {
@@ -240,7 +212,7 @@ impl Work<'_> {
         let job = Job {
             container,
             criu: &self.criu,
-            wishes: choice.wishes(args.leave_running),
+            wishes: choice.dump.wishes(args.leave_running),
             timeout: args.wrapper.timeout,
             memory_budget: among.map(|among| among.memory),
             together: among.map(|among| among.together),
@@ -302,7 +274,7 @@ impl Work<'_> {
             let description = layout::Description::read(&checkpoint)?;
             let request = layout::Request {
                 mounts: description.spec.as_ref().map(given_mounts).unwrap_or_default(),
-                close_connections: self.args.container.tcp == Connections::Close,
+                close_connections: self.args.container.dump.tcp == Connections::Close,
                 ..layout::Request::default()
             };
             let plan = layout::Plan::new(&checkpoint, description, engine.into(), &request)?;
@@ -362,17 +334,6 @@ impl Work<'_> {
     }
 }
 
-impl Connections {
-    /// What CRIU is told.
-    pub(in crate::cli) fn option(self) -> Tcp {
-        match self {
-            Connections::Fail => Tcp::Fail,
-            Connections::Close => Tcp::Close,
-            Connections::Established => Tcp::Established,
-        }
-    }
-}
-
 /// Mounts from outside that a container was given, but for those that its engine makes anew for each.
 fn given_mounts(spec: &serde_json::Value) -> Vec<layout::GivenMount> {
     const ENGINES: [&str; 5] = [
@@ -408,16 +369,6 @@ impl Args {
         let credentials =
             store::credentials(self.store.passphrase_file.as_deref(), self.store.key_file.as_deref())?;
         Ok(Repository::open_or_create(backend, &credentials)?)
-    }
-
-    pub(super) fn wishes(&self, leave_running: bool) -> Wishes {
-        Wishes {
-            tcp: self.tcp.option(),
-            external_unix: self.ext_unix_sockets,
-            shell_job: self.shell_job,
-            expert_options: self.criu_option.clone(),
-            ..Wishes::usual(leave_running)
-        }
     }
 }
 

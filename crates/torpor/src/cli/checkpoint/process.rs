@@ -33,8 +33,8 @@ pub(super) fn run(pid: i32, args: &super::Args) -> anyhow::Result<Exit> {
     refuse(args)?;
     let job = Job {
         root: pid,
-        criu: &criu_bundle::find(choice.criu.as_deref())?.program,
-        wishes: choice.wishes(args.leave_running),
+        criu: &criu_bundle::with_plugins(choice.criu.as_deref(), choice.dump.criu_plugins.as_deref())?,
+        wishes: choice.dump.wishes(args.leave_running),
         timeout: args.wrapper.timeout,
     };
     let (checkpoint, done) = match (&choice.images, &args.engine.export) {

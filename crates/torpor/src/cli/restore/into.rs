@@ -13,7 +13,7 @@ use super::super::{Exit, store};
 pub(super) struct Args {
     /// Have this engine make the container, from a name in the store, for which it needs the runtime that `torpor install-node` gives it;
     /// Podman also from an archive. It is told `--id` as the name.
-    #[arg(long, value_name = "ENGINE", value_enum, conflicts_with_all = ["criu", "shell_job", "ext_unix_sockets"])]
+    #[arg(long, value_name = "ENGINE", value_enum, conflicts_with_all = ["criu", "criu_plugins", "shell_job", "ext_unix_sockets"])]
     into: Option<Engine>,
     /// The image that the engine makes it from, where it is not the one that the checkpoint tells.
     #[arg(long, value_name = "IMAGE", requires = "into")]
