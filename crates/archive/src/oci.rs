@@ -19,6 +19,7 @@ mod digest;
 mod error;
 mod image;
 mod layout;
+mod parcel;
 
 pub use annotations::{CHECKPOINT, annotations};
 pub use archive::{ArchiveDepot, ArchiveOrigin};
@@ -29,6 +30,7 @@ pub(crate) use digest::Hashing;
 pub use error::OciError;
 pub use image::{Copied, Image};
 pub use layout::Layout;
+pub use parcel::{Parcel, unpack};
 
 /// The annotation that names an image in a layout.
 const REF_NAME: &str = "org.opencontainers.image.ref.name";

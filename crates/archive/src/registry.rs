@@ -47,6 +47,27 @@ impl Remote {
     }
 }
 
+/// What a request to delete an image came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deleted {
+    /// It was there, and is no more.
+    Now,
+    /// There is none.
+    NotThere,
+    /// The registry deletes nothing.
+    Never,
+}
+
+impl Remote {
+    /// Deletes an image, with all names that stand for it. It is asked once only: an error leaves open whether it is still there.
+    ///
+    /// # Errors
+    /// Where the registry does not answer, or refuses.
+    pub fn delete(&self, digest: &Digest) -> Result<Deleted, RegistryError> {
+        self.client.delete_manifest(digest)
+    }
+}
+
 impl Origin for Remote {
     fn name(&self) -> String {
         self.reference().to_string()

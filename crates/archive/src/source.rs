@@ -23,6 +23,7 @@ pub use compression::{Compression, unpack};
 pub use directory::Directory;
 pub use error::SourceError;
 pub use limits::Limits;
+pub(crate) use nested::each_in;
 pub use nested::{each_nested, each_raw};
 pub use oci::Image;
 pub use part::Part;

@@ -6,6 +6,7 @@
 //! ([`depot`]); what was copied while it still ran is not sent again. The target restores it, stopped, and says so; only then does it
 //! end here, and goes on there (where an engine makes it, its runtime waits at the [`gate`] meanwhile). Whatever fails before that lets it run on here, and leaves nothing there.
 
+pub mod carrier;
 pub mod channel;
 pub mod depot;
 mod error;

@@ -1,6 +1,7 @@
 //! What can be typed: one file a command, one line in [`Command`] each.
 
 mod build;
+mod carriage;
 mod change;
 mod check;
 mod checkpoint;

@@ -78,12 +78,22 @@ pub fn build(recipe: &Recipe<'_>, depot: &mut dyn Depot) -> Result<Descriptor, O
         }
     }
     let config = blob(depot, media::CONFIG, config.to_string().as_bytes())?;
+    publish(config, layers, &recipe.annotations, depot)
+}
+
+/// Has the depot's name stand for an image whose blobs are there.
+pub(super) fn publish(
+    config: Descriptor,
+    layers: Vec<Descriptor>,
+    annotations: &BTreeMap<String, String>,
+    depot: &mut dyn Depot,
+) -> Result<Descriptor, OciError> {
     let manifest = Manifest {
         schema_version: 2,
         media_type: media::MANIFEST.to_owned(),
         config,
         layers,
-        annotations: recipe.annotations.clone(),
+        annotations: annotations.clone(),
         others: BTreeMap::new(),
     };
     let bytes = serde_json::to_vec(&manifest).map_err(|source| OciError::Document {
@@ -92,7 +102,7 @@ pub fn build(recipe: &Recipe<'_>, depot: &mut dyn Depot) -> Result<Descriptor, O
         source,
     })?;
     let descriptor = descriptor(media::MANIFEST, super::Digest::of(&bytes), bytes.len() as u64);
-    depot.publish(&descriptor, &bytes, &recipe.annotations)?;
+    depot.publish(&descriptor, &bytes, annotations)?;
     Ok(descriptor)
 }
 
@@ -178,7 +188,7 @@ fn as_oci(mut layer: Descriptor) -> Descriptor {
     layer
 }
 
-fn blob(depot: &mut dyn Depot, media_type: &str, bytes: &[u8]) -> Result<Descriptor, OciError> {
+pub(super) fn blob(depot: &mut dyn Depot, media_type: &str, bytes: &[u8]) -> Result<Descriptor, OciError> {
     let descriptor = descriptor(media_type, super::Digest::of(bytes), bytes.len() as u64);
     if !depot.has(&descriptor, None)? {
         depot.document(&descriptor, bytes)?;
@@ -186,7 +196,7 @@ fn blob(depot: &mut dyn Depot, media_type: &str, bytes: &[u8]) -> Result<Descrip
     Ok(descriptor)
 }
 
-fn descriptor(media_type: &str, digest: super::Digest, size: u64) -> Descriptor {
+pub(super) fn descriptor(media_type: &str, digest: super::Digest, size: u64) -> Descriptor {
     let media_type = media_type.to_owned();
     Descriptor { media_type, digest, size, annotations: BTreeMap::new(), platform: None }
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use ureq::{Agent, Body, SendBody};
 
 use super::challenge::Challenge;
 use super::credentials::{Credential, Credentials};
-use super::{Reference, RegistryError};
+use super::{Deleted, Reference, RegistryError};
 use crate::oci::{Digest, MAX_DOCUMENT, media};
 
 /// How often a request is made that fails for a reason that may pass.
@@ -66,6 +67,8 @@ pub struct Client {
     /// What was accepted last, and the repositories that it is for besides the image's own.
     authorization: Mutex<Option<String>>,
     others: Mutex<Vec<String>>,
+    /// Whether something is to be deleted, which takes a token that says so.
+    deletes: AtomicBool,
 }
 
 impl fmt::Debug for Client {
@@ -108,7 +111,8 @@ impl Client {
         let credential = access.credentials.find(&reference)?;
         let (authorization, others) = (Mutex::new(None), Mutex::new(Vec::new()));
         let chunk = access.chunk.unwrap_or(CHUNK);
-        Ok(Self { agent, reference, base, chunk, credential, authorization, others })
+        let deletes = AtomicBool::new(false);
+        Ok(Self { agent, reference, base, chunk, credential, authorization, others, deletes })
     }
 
     pub(super) fn reference(&self) -> &Reference {
@@ -235,7 +239,8 @@ impl Client {
         };
         let unreachable =
             |source| RegistryError::Unreachable { host: realm.clone(), source: Box::new(source) };
-        let own = format!("repository:{}:pull,push", self.reference.repository());
+        let delete = if self.deletes.load(Ordering::Relaxed) { ",delete" } else { "" };
+        let own = format!("repository:{}:pull,push{delete}", self.reference.repository());
         let others = locked(&self.others);
         let others = others.iter().map(|repository| format!("repository:{repository}:pull"));
         let scopes: Vec<_> = [own].into_iter().chain(others).collect();
@@ -363,6 +368,19 @@ impl Client {
             return Ok(false);
         }
         Ok(true)
+    }
+
+    /// Deletes an image by its digest, asking a single time: an answer that is lost must not make the next one look as if somebody else
+    /// had done it.
+    pub(super) fn delete_manifest(&self, digest: &Digest) -> Result<Deleted, RegistryError> {
+        self.deletes.store(true, Ordering::Relaxed);
+        let address = self.address(&format!("manifests/{digest}"));
+        let answer = self.ask_once(&Method::DELETE, &address, &[], None)?;
+        match answer.status().as_u16() {
+            405 => Ok(Deleted::Never),
+            404 => Ok(Deleted::NotThere),
+            _ => self.judged(answer, "delete the image").map(|_| Deleted::Now),
+        }
     }
 
     pub(super) fn put_manifest(&self, kind: &str, bytes: &[u8], name: &str) -> Result<(), RegistryError> {

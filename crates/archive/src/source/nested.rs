@@ -39,6 +39,24 @@ fn scan<F: Feed>(mut scan: Scan<'_, F>, each: &mut impl FnMut(&Entry)) -> Result
     Ok(())
 }
 
+/// Calls back with each entry of an archive in a stream, and its body. What is not read of the body is passed over.
+///
+/// # Errors
+/// Where the stream cannot be read or is no archive, or the callback fails.
+pub(crate) fn each_in(
+    stream: Box<dyn Read + Send + '_>,
+    place: &str,
+    limits: &Limits,
+    mut each: impl FnMut(&Entry, &mut dyn Read) -> Result<(), SourceError>,
+) -> Result<(), SourceError> {
+    let unpacker = Unpacker::new(stream, None, limits).map_err(|error| failure(place, None, "", 0, error))?;
+    let mut scan = Scan::new(unpacker, place, None, limits);
+    while let Some(entry) = scan.next()? {
+        each(&entry, &mut scan.body())?;
+    }
+    Ok(())
+}
+
 /// Calls back with each entry of an archive that is itself an entry: what is said about it, the bytes in front of its body, and
 /// the body. What is not read of the body is passed over.
 ///

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use torpor_store::{OpenError, ReadError};
 
+use super::carrier::CarrierError;
 use super::fit::Unfit;
 use crate::container::ContainerError;
 use crate::container::adoption::{Adopter, AdoptionError};
@@ -117,6 +118,44 @@ pub enum MigrationError {
         /// The engine.
         adopter: Adopter,
     },
+    /// Who carries the container fails.
+    #[error("{place} cannot carry the container: {source}")]
+    Carrier {
+        /// Where.
+        place: String,
+        /// Why.
+        source: CarrierError,
+    },
+    /// The carrier did not answer when the container was to be found there.
+    #[error("the container runs on here, and {place} did not say whether it is to be found there, too")]
+    InDoubt {
+        /// Where.
+        place: String,
+    },
+    /// There is something else in the place.
+    #[error("{place} holds no container that moves")]
+    NoParcel {
+        /// Where.
+        place: String,
+    },
+    /// Another target has taken it.
+    #[error("somebody else has taken the container from {place}")]
+    Taken {
+        /// Where.
+        place: String,
+    },
+    /// Whether it was taken is not known.
+    #[error("{place} did not say whether container {id} is ours; here it stands still, as process {pid}")]
+    Unclaimed {
+        /// Where.
+        place: String,
+        /// The container.
+        id: String,
+        /// Its first process.
+        pid: i32,
+        /// Why.
+        source: CarrierError,
+    },
     /// An engine cannot make the container.
     #[error(transparent)]
     Adoption(#[from] AdoptionError),
@@ -206,6 +245,17 @@ impl MigrationError {
                 "see that the engine's runtime torpor is of this release, and reads the same /etc/torpor/runtime.yaml"
                     .to_owned()
             }
+            MigrationError::Carrier { source, .. } => source.remedy.clone(),
+            MigrationError::InDoubt { place } => {
+                format!("look whether there is an image {place}, and delete it before anybody takes it")
+            }
+            MigrationError::NoParcel { .. } => {
+                "name what `torpor migrate` has sent; an image of `torpor build` is started by an engine".to_owned()
+            }
+            MigrationError::Taken { .. } => "look for it where it was taken to".to_owned(),
+            MigrationError::Unclaimed { place, pid, .. } => format!(
+                "look whether there is an image {place}: where it is gone and nobody else has taken it, let the container go on by `kill -CONT {pid}`, and its children too; else delete it here"
+            ),
             MigrationError::Adoption(error) => error.remedy(),
             MigrationError::Container(error) => error.remedy(),
             MigrationError::Beyond { .. } => {

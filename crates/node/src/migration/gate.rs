@@ -21,7 +21,7 @@ pub(crate) const STORE: &str = "store";
 pub(crate) const MANIFEST: &str = "manifest";
 /// Where a start knocks.
 const SOCKET: &str = "gate";
-/// There once the source was told that all is ready, and may have ended the container.
+/// There once the container may be ours alone: the source was told that all is ready and may have ended it, or it is being claimed.
 const READY: &str = "ready";
 /// The answer.
 const GO_ON: u8 = b'1';
@@ -96,6 +96,11 @@ impl Guest {
 /// Notes that the source may have ended the container from now on.
 pub(super) fn ready(directory: &Path) -> io::Result<()> {
     std::fs::write(directory.join(READY), b"")
+}
+
+/// Notes that it has not, after all.
+pub(super) fn not_ready(directory: &Path) -> io::Result<()> {
+    std::fs::remove_file(directory.join(READY))
 }
 
 /// Whether it may have.

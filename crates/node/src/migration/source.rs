@@ -108,7 +108,7 @@ impl Move<'_> {
         Ok(Moved { peer, pid, done })
     }
 
-    fn job<'a>(&'a self, leave_running: bool, heir: Option<&'a dyn Heir>) -> Job<'a> {
+    pub(super) fn job<'a>(&'a self, leave_running: bool, heir: Option<&'a dyn Heir>) -> Job<'a> {
         Job {
             container: self.container,
             criu: self.criu,
@@ -120,7 +120,10 @@ impl Move<'_> {
         }
     }
 
-    fn destination<'a>(&'a self, repository: &'a Repository) -> Result<Destination<'a>, MigrationError> {
+    pub(super) fn destination<'a>(
+        &'a self,
+        repository: &'a Repository,
+    ) -> Result<Destination<'a>, MigrationError> {
         let nonsense = |_| MigrationError::Nonsense { peer: NAME.to_owned(), what: "a name" };
         Ok(Destination {
             repository,
@@ -134,7 +137,7 @@ impl Move<'_> {
     }
 
     /// What would come. Nothing is touched.
-    fn offer(&self) -> Result<Offer, MigrationError> {
+    pub(super) fn offer(&self) -> Result<Offer, MigrationError> {
         let (sight, ability) = self.job(false, None).check()?;
         ends_for_good(self.container)?;
         let external = dump::external_mounts(self.container, &sight);
@@ -173,7 +176,7 @@ pub fn ends_for_good(container: &Container) -> Result<(), MigrationError> {
 }
 
 /// What the target says of a failure is told as it is.
-fn own(error: ContainerError) -> MigrationError {
+pub(super) fn own(error: ContainerError) -> MigrationError {
     match error {
         ContainerError::Migration(error) => *error,
         other => other.into(),

@@ -12,12 +12,13 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use torpor_store::LocalBackend;
 
+use super::carrier::{self, Claim, Parcel};
 use super::channel::Channel;
 use super::depot::Keeper;
 use super::gate::Guest;
 use super::message::{Answer, Offer, Request, Site, VERSION};
 use super::ticket::{Secret, Ticket};
-use super::{MigrationError, gate};
+use super::{MigrationError, fit, gate};
 use crate::budget::Memory;
 use crate::container::adoption::{Adopter, Starting};
 use crate::container::directory::free;
@@ -168,9 +169,7 @@ impl Waiting {
                 return Err(orphan(error));
             }
         }
-        if let Some(path) = reception.pid_file {
-            std::fs::write(path, pid.to_string()).map_err(ContainerError::place(path))?;
-        }
+        reception.note(pid)?;
         if let Err(error) = channel.say(&Answer::Runs { pid }, &[]) {
             tracing::warn!(%error, "the source does not hear that the container runs here");
         }
@@ -238,6 +237,64 @@ impl Made {
                 }
             }
         }
+    }
+}
+
+impl Reception<'_> {
+    /// Takes a container from a carrier. The target's kernel may be older if `older_kernel`.
+    ///
+    /// # Errors
+    /// It cannot be taken: it stays where it is then, and nothing of it is here, unless the error is
+    /// [`MigrationError::Unclaimed`].
+    pub fn collect(&self, parcel: &dyn Parcel, older_kernel: bool) -> Result<Received, MigrationError> {
+        let from = parcel.place();
+        let failed = |source| MigrationError::Carrier { place: from.clone(), source };
+        let room = self.home.room();
+        clean_up(&room);
+        let said = parcel.said().map_err(failed)?;
+        let offer = said.get(carrier::OFFER).and_then(|offer| serde_json::from_str::<Offer>(offer).ok());
+        let offer = offer.ok_or_else(|| MigrationError::NoParcel { place: from.clone() })?;
+        let maker = self.fits(&offer, &from)?;
+        let site = self.home.site(&room)?;
+        fit::check(&offer, &site, older_kernel).map_err(|unfit| {
+            let peer = "this machine".to_owned();
+            MigrationError::Unfit { peer, unfit }
+        })?;
+        let token = gate::token().map_err(MigrationError::Random)?;
+        let place = Staging::create(&room, &format!("{}{token}", gate::PREFIX))
+            .map_err(ContainerError::place(&room))?;
+        parcel.unpack(place.path()).map_err(failed)?;
+        let path = place.path().join(gate::MANIFEST);
+        let manifest = std::fs::read_to_string(&path).map_err(ContainerError::place(&path))?;
+        let store = Arc::new(LocalBackend::new(place.path().join(gate::STORE)));
+        let sent = Sent { store, manifest: &manifest, place: place.path(), token: &token };
+        let made = maker.make(&sent).inspect_err(|_| undo(place.path()))?;
+        // From here on it may be ours, so whatever happens it stays.
+        gate::ready(place.path()).map_err(ContainerError::place(place.path()))?;
+        let (id, pid) = (made.id.clone(), made.pid);
+        match parcel.claim() {
+            Ok(Claim::Ours) => made.go_on().map_err(|error| {
+                let (id, source) = (id.clone(), Box::new(error));
+                MigrationError::Orphan { id, pid, source }
+            })?,
+            Ok(Claim::Others) => {
+                gate::not_ready(place.path()).map_err(ContainerError::place(place.path()))?;
+                drop(made);
+                undo(place.path());
+                return Err(MigrationError::Taken { place: from });
+            }
+            Err(source) => {
+                made.stay();
+                return Err(MigrationError::Unclaimed { place: from, id, pid, source });
+            }
+        }
+        self.note(pid)?;
+        Ok(Received { id, pid, peer: from })
+    }
+
+    fn note(&self, pid: i32) -> Result<(), MigrationError> {
+        let Some(path) = self.pid_file else { return Ok(()) };
+        Ok(std::fs::write(path, pid.to_string()).map_err(ContainerError::place(path))?)
     }
 }
 

@@ -133,7 +133,8 @@ impl Args {
         })
     }
 
-    fn remote(&self, reference: &Reference) -> anyhow::Result<Remote> {
+    /// An image in a registry.
+    pub(crate) fn remote(&self, reference: &Reference) -> anyhow::Result<Remote> {
         Ok(Remote::new(reference.clone(), &self.access())?)
     }
 }

@@ -1,11 +1,13 @@
 //! `torpor migrate`: a container goes on elsewhere.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
 use serde::Serialize;
+use torpor_archive::registry::Reference;
 use torpor_criu::options::ExpertOption;
+use torpor_criu::program::Program;
 use torpor_node::config::{Surroundings, duration};
 use torpor_node::container::carry::Carry;
 use torpor_node::container::checkpoint::{Done, Job};
@@ -19,12 +21,13 @@ use torpor_node::migration::source::{Move, ends_for_good};
 use torpor_store::Repository;
 use torpor_store::name::Name;
 
+use super::carriage::Outward;
 use super::checkpoint::{Took, clean_up, milliseconds, reference, times, took};
 use super::dump::Connections;
 use super::failure::Failure;
-use super::{Exit, output, store};
+use super::{Exit, depot, output, store};
 
-/// Move a container to another machine, or into a store that another restores it from
+/// Move a container to another machine, or into a store or registry that another takes it from
 ///
 /// To HOST:PORT it goes straight, where `torpor receive` waits, over a connection on which both sides know each other by a ticket. What does
 /// not fit there is told before anything is frozen. It ends here only once all of it is there and ready to go on; whatever fails before
@@ -34,8 +37,9 @@ pub(crate) struct Args {
     /// The container: container:ID-OR-NAME, or pod:NAMESPACE/POD/CONTAINER.
     #[arg(value_name = "TARGET")]
     target: Query,
-    /// Where to: HOST:PORT, or a store that both machines share, as a path or file:///PATH.
-    #[arg(long, value_name = "HOST-OR-STORE")]
+    /// Where to: HOST:PORT; a store that both machines share, as a path or file:///PATH; or docker://HOST/REPOSITORY[:TAG], from where
+    /// `torpor receive --from` takes it.
+    #[arg(long, value_name = "PLACE")]
     to: String,
     /// The ticket that `torpor receive` printed.
     #[arg(
@@ -94,6 +98,11 @@ pub(crate) struct Args {
     /// Open an encrypted store with this key file.
     #[arg(long, value_name = "FILE", env = "TORPOR_KEY_FILE")]
     key_file: Option<PathBuf>,
+    /// Where what goes to a registry is made ready: on a disk, with room for its memory.
+    #[arg(long, value_name = "DIR", default_value = "/var/cache/torpor")]
+    room: PathBuf,
+    #[command(flatten)]
+    depot: depot::Args,
     #[command(flatten)]
     output: output::Args,
 }
@@ -103,6 +112,7 @@ pub(crate) struct Args {
 enum Place<'a> {
     Host(&'a str),
     Store(&'a str),
+    Registry(Reference),
 }
 
 #[derive(Serialize)]
@@ -130,20 +140,22 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     let moved = match place {
         Place::Host(address) => args.straight(&container, address, surroundings)?,
         Place::Store(url) => args.by_store(&container, url, surroundings)?,
+        Place::Registry(reference) => args.by_registry(&container, reference, surroundings)?,
     };
     clean_up(&container, Runtime::find(container.flavor, args.runtime.as_deref()));
     args.output.print(&moved, told)?;
     Ok(Exit::Success)
 }
 
-/// A store is a path or a URL; all else is a host.
-fn place(to: &str) -> Result<Place<'_>, Failure> {
-    let refused = |message: String, remedy: &str| Err(Failure::new(Exit::Usage, message, remedy));
-    if to.starts_with("docker://") || to.starts_with("oci") {
-        return refused(
-            format!("{to} is an image"),
-            "checkpoint it into a store, and make an image of that with `torpor build`",
-        );
+/// A store is a path or a URL; all else but an image is a host.
+fn place(to: &str) -> anyhow::Result<Place<'_>> {
+    let refused = |message: String, remedy: &str| Err(Failure::new(Exit::Usage, message, remedy).into());
+    if to.starts_with("docker://") {
+        return Ok(Place::Registry(to.parse()?));
+    }
+    if to.starts_with("oci:") || to.starts_with("oci-archive:") {
+        let remedy = "name a registry, or a store; `torpor build` makes images of what is in a store";
+        return refused(format!("{to} is no place to move to"), remedy);
     }
     if to.contains("://") || to.starts_with(['/', '.']) {
         return Ok(Place::Store(to));
@@ -167,19 +179,42 @@ impl Args {
         let ticket = self.ticket()?;
         let criu = criu_bundle::find(self.criu.as_deref())?.program;
         let staging = surroundings.runtime_dir.join("torpor");
-        let leaving = Move {
+        let moved = self.leaving(container, &criu, surroundings.host, &staging).to(address, &ticket)?;
+        Ok(Moved { pid: Some(moved.pid), ..made(container, moved.peer, moved.done) })
+    }
+
+    fn by_registry(
+        &self,
+        container: &Container,
+        reference: Reference,
+        surroundings: Surroundings,
+    ) -> anyhow::Result<Moved> {
+        let mut carrier = Outward::new(reference, &self.depot)?;
+        let criu = criu_bundle::find(self.criu.as_deref())?.program;
+        let staging = surroundings.runtime_dir.join("torpor");
+        let room = std::path::absolute(&self.room)?;
+        let left = self.leaving(container, &criu, surroundings.host, &staging).by(&mut carrier, &room)?;
+        Ok(made(container, left.place, left.done))
+    }
+
+    fn leaving<'a>(
+        &'a self,
+        container: &'a Container,
+        criu: &'a Program,
+        host: String,
+        staging: &'a Path,
+    ) -> Move<'a> {
+        Move {
             container,
-            criu: &criu,
+            criu,
             wishes: self.wishes(),
             timeout: self.timeout,
             ahead: self.ahead,
             mounts: self.mounts(),
             older_kernel: self.older_kernel,
-            host: surroundings.host,
-            staging: &staging,
-        };
-        let moved = leaving.to(address, &ticket)?;
-        Ok(Moved { pid: Some(moved.pid), ..made(container, moved.peer, moved.done) })
+            host,
+            staging,
+        }
     }
 
     fn by_store(
@@ -274,13 +309,16 @@ fn told(moved: &Moved) -> String {
             "container {container} has ended here; it goes on with: torpor restore {checkpoint} --store {to} --bundle DIR --detach\n"
         ),
         (None, Some(pid)) => format!("container {container} runs on {to}, as process {pid}\n"),
-        (None, None) => format!("container {container} is at {to}\n"),
+        (None, None) => format!(
+            "container {container} has ended here; it goes on with: torpor receive --from docker://{to}\n"
+        ),
     };
     what + &times(moved.frozen_milliseconds, &moved.phases)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::failure;
     use super::*;
 
     #[test]
@@ -294,8 +332,10 @@ mod tests {
         ] {
             assert_eq!(place(text).unwrap(), expected, "{text}");
         }
-        for text in ["node-2", "node-2:port", ":7411", "docker://registry/x:1", "oci:here", ""] {
-            assert_eq!(place(text).unwrap_err().exit, Exit::Usage, "{text}");
+        let registry = Place::Registry("registry:5000/x:1".parse().unwrap());
+        assert_eq!(place("docker://registry:5000/x:1").unwrap(), registry);
+        for text in ["node-2", "node-2:port", ":7411", "docker://", "oci:here", ""] {
+            assert_eq!(failure::exit(&place(text).unwrap_err()), Exit::Usage, "{text}");
         }
     }
 }

@@ -12,8 +12,9 @@ use torpor_node::migration::Ticket;
 use torpor_node::migration::target::{self, Bundle, Home, Reception, Waiting};
 use torpor_node::oci_runtime::settings::Settings;
 
+use super::carriage::Inward;
 use super::restore::{self, Engine};
-use super::{Exit, output};
+use super::{Exit, depot, output};
 
 /// Take a container that another machine sends by `torpor migrate`
 ///
@@ -24,6 +25,12 @@ pub(crate) struct Args {
     /// The address and port to listen at.
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:7411")]
     listen: String,
+    /// Take it from here, where `torpor migrate` has sent it: docker://HOST/REPOSITORY[:TAG]. Whoever takes it first is the only one.
+    #[arg(long, value_name = "PLACE", conflicts_with_all = ["listen", "ticket_file"])]
+    from: Option<String>,
+    /// With --from, this machine's kernel may be older than where it was: it uses nothing that this one lacks.
+    #[arg(long, requires = "from")]
+    older_kernel: bool,
     /// Write the ticket to this file, for its owner alone, instead of printing it.
     #[arg(long, value_name = "FILE")]
     ticket_file: Option<PathBuf>,
@@ -61,6 +68,8 @@ pub(crate) struct Args {
     /// Further flags of the engine's own `create`: mounts, networks, privileges.
     #[arg(last = true, value_name = "FLAGS", conflicts_with = "bundle")]
     flags: Vec<String>,
+    #[command(flatten)]
+    depot: depot::Args,
     #[command(flatten)]
     output: output::Args,
 }
@@ -102,15 +111,20 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
             })
         }
     };
-    let waiting = Waiting::at(&args.listen)?;
-    give_out(args, waiting.ticket(), waiting.port()?)?;
-    let received =
-        waiting.receive(&Reception { home, id: args.id.as_deref(), pid_file: args.pid_file.as_deref() });
-    if let Some(file) = &args.ticket_file {
-        // It is of no more use.
-        let _ = std::fs::remove_file(file);
-    }
-    let received = received?;
+    let reception = Reception { home, id: args.id.as_deref(), pid_file: args.pid_file.as_deref() };
+    let received = match &args.from {
+        Some(from) => reception.collect(&Inward::find(from, &args.depot)?, args.older_kernel)?,
+        None => {
+            let waiting = Waiting::at(&args.listen)?;
+            give_out(args, waiting.ticket(), waiting.port()?)?;
+            let received = waiting.receive(&reception);
+            if let Some(file) = &args.ticket_file {
+                // It is of no more use.
+                let _ = std::fs::remove_file(file);
+            }
+            received?
+        }
+    };
     let received = Received { container: received.id, pid: received.pid, from: received.peer };
     args.output.print(&received, |received| {
         format!(

@@ -208,3 +208,72 @@ fn a_container_moves_by_a_store_that_both_machines_share() {
     assert!(there.refused(&restore).contains("is not to be restored"), "it moves once");
     there.run(&["runc", "delete", "--force", "shared"]);
 }
+
+/// Starts a registry on a machine, which deletes images if it `deletes`, and waits until it answers.
+fn start_registry(host: &Host, port: u16, deletes: bool) {
+    let script = format!(
+        "mkdir -p /var/tmp/{port} && cd /var/tmp/{port} && printf '%s' '{{version: 0.1, log: {{level: error}}, \
+         storage: {{filesystem: {{rootdirectory: /var/tmp/{port}}}, delete: {{enabled: {deletes}}}}}, http: {{addr: \":{port}\"}}}}' \
+         > config.yml && (setsid docker-registry serve config.yml > log 2>&1 < /dev/null &) && \
+         for _ in $(seq 100); do (echo > /dev/tcp/127.0.0.1/{port}) 2>/dev/null && exit; sleep 0.1; done; cat log >&2; exit 1"
+    );
+    host.run(&["bash", "-c", &script]);
+}
+
+#[test]
+fn a_container_moves_by_a_registry_to_the_first_who_takes_it() {
+    let Some((here, there)) = Host::two() else { return };
+    start_registry(&here, 5000, true);
+    start_registry(&here, 5001, false);
+    here.bundle("kept", &format!("{CHANGES}; {COUNTER}"));
+    here.start("runc", "kept");
+    here.counts_beyond("kept", 3);
+    let migrate =
+        |to: &'static str| ["migrate", "container:kept", "--room", "/run/room", "--plain-http", "--to", to];
+    const PLACE: &str = "docker://10.77.0.1:5000/shop/web:1";
+    let said = here.refused(&migrate("docker://10.77.0.1:5001/shop/web:1"));
+    assert!(said.contains("deletes nothing") && said.contains("enabled: true"), "{said}");
+    here.counts_beyond("kept", here.count("kept"));
+    let said = here.torpor(&migrate(PLACE));
+    assert!(said.contains("torpor receive --from docker://10.77.0.1:5000/shop/web:1"), "{said}");
+    let end = here.count("kept");
+    assert!(!here.run(&["runc", "list", "-q"]).contains("kept"), "the runtime has forgotten it");
+    assert!(here.names("/run/room").is_empty());
+    // The place is taken until somebody comes for it.
+    here.start("runc", "kept");
+    let said = here.refused(&migrate(PLACE));
+    assert!(said.contains("there is an image of that name"), "{said}");
+    here.run(&["runc", "delete", "--force", "kept"]);
+    std::fs::write(here.path("/run/b/kept/volume/count"), end.to_string()).unwrap();
+
+    let receive = ["receive", "--from", PLACE, "--plain-http", "--room", "/run/room", "--bundle"];
+    there.bundle("lacking", "true");
+    there.without_volume("lacking");
+    assert!(there.refused(&[&receive[..], &["/run/b/lacking"]].concat()).contains("lacks mounts"));
+    there.bundle("kept", "true");
+    let receive = [&receive[..], &["/run/b/kept"]].concat();
+    there.torpor_quietly(&receive);
+    there.counts_beyond("kept", end);
+    assert_eq!(there.run(&["cat", "/run/b/kept/rootfs/kept"]), "changed\n");
+    assert!(there.names("/run/room").is_empty());
+    assert!(here.refused(&receive).contains("has no image"));
+
+    // Back, with somebody who takes it while another is at it.
+    assert!(there.torpor(&migrate(PLACE)).contains("has ended here"));
+    let end = there.count("kept");
+    let slow = "#!/bin/sh\ncase \"$*\" in *restore*) : > /run/slow; while [ -e /run/slow ]; do sleep 0.02; done;; esac; exec runc \"$@\"\n";
+    fs::write(here.path("/run/runc-slow"), slow).unwrap();
+    here.run(&["chmod", "+x", "/run/runc-slow"]);
+    let late = [&["/run/torpor/torpor"], &receive[..], &["--runtime", "/run/runc-slow"]].concat();
+    let late = here.command(&late).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    here.wait_for(|| here.path("/run/slow").exists());
+    there.torpor_quietly(&receive);
+    fs::remove_file(here.path("/run/slow")).unwrap();
+    let late = late.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&late.stderr);
+    assert!(!late.status.success() && said.contains("somebody else has taken the container"), "{said}");
+    assert!(!here.run(&["runc", "list", "-q"]).contains("kept"), "nothing stays of it");
+    assert!(here.names("/run/room").is_empty());
+    there.counts_beyond("kept", end);
+    there.run(&["runc", "delete", "--force", "kept"]);
+}
