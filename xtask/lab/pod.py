@@ -6,6 +6,7 @@
     pod.py start | remove CONTAINER,  stop CONTAINER [SECONDS]
     pod.py exec CONTAINER WORD...                                  prints what it prints, ends as it ends
     pod.py status CONTAINER                                        prints state, exit code, reason and message
+    pod.py address POD                                             prints the sandbox's address
     pod.py end POD                                                 stops and removes a sandbox
 
 Numbers are those of the CRI's fields (kubernetes/cri-api, runtime.v1).
@@ -91,6 +92,11 @@ def status(container):
     said = fields(call("ContainerStatus", field(1, container))[1])
     text = [said.get(number, b"").decode() for number in (10, 11)]
     print(STATES[said.get(3, 0)], said.get(7, 0), *text)
+
+
+def address(pod):
+    network = fields(fields(call("PodSandboxStatus", field(1, pod))[1])[5])
+    print(network[1].decode())
 
 
 globals()[sys.argv[1]](*sys.argv[2:])

@@ -75,6 +75,16 @@ pub struct Request {
     pub without_mounts: Vec<String>,
     /// Established TCP connections are closed.
     pub close_connections: bool,
+    /// The engine that restores it has the image, and uses the one it has.
+    pub has_image: bool,
+}
+
+impl Request {
+    /// Whether nothing of the container is to be other than it was.
+    #[must_use]
+    pub fn leaves_all(&self) -> bool {
+        self.without_mounts.is_empty() && !self.close_connections
+    }
 }
 
 /// One thing that is written.
@@ -118,7 +128,7 @@ impl Plan {
         target: Target,
         request: &Request,
     ) -> Result<Self, LayoutError> {
-        if description.engine == target.engine() && description.is_as_read() {
+        if description.engine == target.engine() && description.is_as_read() && request.leaves_all() {
             return Ok(Self::as_it_is(checkpoint, description));
         }
         let mut plan = Self { description, parts: Vec::new(), notes: Vec::new() };
@@ -132,7 +142,7 @@ impl Plan {
         let documents = match target {
             Target::Podman => podman::documents(&plan.description, &images, request, &mut obstacles),
             Target::CriO | Target::Containerd => {
-                cri::documents(&plan.description, target, &mut obstacles, &mut plan.notes)
+                cri::documents(&plan.description, target, request, &mut obstacles, &mut plan.notes)
             }
         };
         podman::left_behind(checkpoint, &plan.description, target, request, &mut obstacles)?;

@@ -6,6 +6,7 @@
 
 pub mod adoption;
 pub mod archive;
+mod bound;
 mod by_runtime;
 pub mod carry;
 mod cgroup_yard;

@@ -2,12 +2,13 @@
 
 use serde_json::{Value, json};
 
-use super::{Description, Note, Obstacle, Target};
+use super::{Description, Note, Obstacle, Request, Target};
 
 /// The documents beside the images.
 pub(super) fn documents(
     description: &Description,
     target: Target,
+    request: &Request,
     obstacles: &mut Vec<Obstacle>,
     notes: &mut Vec<Note>,
 ) -> Vec<(&'static str, Vec<u8>)> {
@@ -23,6 +24,7 @@ pub(super) fn documents(
     let reference = description.image_reference.as_deref();
     match (image, reference) {
         ("", None) => obstacles.push(Obstacle::NoImage),
+        (_, _) if request.has_image => {}
         (image, _) if image.starts_with("localhost/") => {
             obstacles.push(Obstacle::LocalImage { image: image.to_owned() });
         }

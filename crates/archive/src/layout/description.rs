@@ -95,7 +95,8 @@ impl Description {
     }
 
     /// Whether nothing of it is other than in the checkpoint it was read from.
-    pub(super) fn is_as_read(&self) -> bool {
+    #[must_use]
+    pub fn is_as_read(&self) -> bool {
         !self.changed
     }
 

@@ -127,6 +127,7 @@ fn podman_gets_what_it_reads() {
             without_mounts: Vec::new(),
             mounts: vec![GivenMount { destination: "/".to_owned(), source: Some("/srv".to_owned()) }],
             close_connections: false,
+            has_image: false,
         },
     );
     let config = document(&made, "config.dump");

@@ -26,6 +26,7 @@ use crate::oci_runtime::decision;
 use crate::oci_runtime::settings::Settings;
 
 pub use error::AdoptionError;
+pub(crate) use error::told;
 pub use outline::Outline;
 
 /// Who makes the container.

@@ -1,9 +1,14 @@
-//! The container runtime interface, as much of it as a checkpoint needs: gRPC over the runtime's Unix socket.
+//! The container runtime interface, as much of it as a checkpoint and a restore need: gRPC over the runtime's Unix socket.
 //!
 //! Messages and their numbers: kubernetes/cri-api, `pkg/apis/runtime/v1/api.proto`. How a call looks on the wire: grpc/grpc,
 //! `doc/PROTOCOL-HTTP2.md`.
 
+mod ability;
+mod calls;
+pub mod configuration;
+mod message;
 mod pod;
+pub mod restore;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -19,6 +24,9 @@ use tokio::net::UnixStream;
 
 use super::refusal::Refusal;
 use super::state::Engine;
+
+pub use ability::{Restorer, Unable};
+pub use message::MessageError;
 
 /// Where runtimes listen.
 const CONTAINERD: &str = "/run/containerd/containerd.sock";

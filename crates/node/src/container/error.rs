@@ -13,6 +13,7 @@ use torpor_store::{DraftError, ReadError};
 
 use super::FindError;
 use super::cri::CriError;
+use super::cri::restore::CriRestoreError;
 use super::kubelet::KubeletError;
 use super::obstacle::Obstacle;
 use super::snapshot::{NOT_COMPARED, ViewError};
@@ -291,6 +292,9 @@ pub enum ContainerError {
     /// The container's runtime makes no checkpoint.
     #[error(transparent)]
     Cri(#[from] CriError),
+    /// The runtime restores no container.
+    #[error(transparent)]
+    CriRestore(#[from] CriRestoreError),
     /// The kubelet makes no checkpoint.
     #[error(transparent)]
     Kubelet(#[from] KubeletError),
@@ -439,6 +443,7 @@ impl ContainerError {
             ContainerError::NoNetwork => "give it a network; with Podman and Docker, another than `none`".to_owned(),
             ContainerError::NoRuntime { .. } => "name it with --runtime".to_owned(),
             ContainerError::Cri(error) => error.remedy().to_owned(),
+            ContainerError::CriRestore(error) => error.remedy().to_owned(),
             ContainerError::Kubelet(error) => error.remedy().to_owned(),
             ContainerError::Taken { .. } => "name another file, or a directory".to_owned(),
             ContainerError::OtherFailed => "see why that one failed".to_owned(),

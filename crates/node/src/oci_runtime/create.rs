@@ -86,7 +86,9 @@ pub(super) struct Making<'a> {
     pub(super) config: &'a [u8],
     /// What that grants.
     pub(super) grant: &'a Grant,
-    /// Control groups that it will be in, and that are not there yet.
+    /// Control groups that it will be in.
+    pub(super) own_groups: Vec<PathBuf>,
+    /// Those of them that are not there yet.
     pub(super) groups: Vec<PathBuf>,
     /// The network it will be in: one that is joined, or none of its own making yet.
     pub(super) network: Network,
@@ -125,14 +127,26 @@ pub(super) fn create(call: &Call<'_>, new: &New, run: bool) -> Result<Option<u8>
     let linux = config.linux.unwrap_or_default();
     let group = linux.cgroups_path.clone();
     let network = network(linux);
-    let groups = Vec::new();
-    let mut making =
-        Making { call, new, order: &order, bundle, rootfs, config: &bytes, grant: &grant, groups, network };
+    let (groups, own_groups) = (Vec::new(), Vec::new());
+    let config = &bytes;
+    let mut making = Making {
+        call,
+        new,
+        order: &order,
+        bundle,
+        rootfs,
+        config,
+        grant: &grant,
+        own_groups,
+        groups,
+        network,
+    };
     let place = call.record(&new.id);
     if !making.is_free(&place)? {
         return Ok(None);
     }
-    making.groups = remains::groups_to_come(group.as_deref(), &new.id);
+    making.own_groups = remains::groups(group.as_deref(), &new.id);
+    making.groups = remains::groups_to_come(&making.own_groups);
     if run && !new.detach {
         // What the runtime makes is to be waited for here.
         process::become_subreaper().map_err(RuntimeError::place(&path))?;
@@ -309,7 +323,11 @@ impl Making<'_> {
         let program = crate::criu_bundle::find(call.settings.criu.as_deref())?.program;
         let found = criu::provide(&directory.join("bin"), &program).map_err(&here)?;
         let configuration = directory.join("criu.conf");
-        let told = criu::configuration(options, prepared, true);
+        let bound = match call.real.flavor {
+            Flavor::Runc => remains::bound(&self.grant.mounts, &self.own_groups),
+            Flavor::Crun => Vec::new(),
+        };
+        let told = criu::configuration(options, prepared, &bound, true);
         std::fs::write(&configuration, told).map_err(&here)?;
         let work = room.join("work");
         std::fs::create_dir_all(&work).map_err(RuntimeError::place(&work))?;

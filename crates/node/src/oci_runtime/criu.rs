@@ -67,9 +67,15 @@ pub fn exec(arguments: &[OsString]) -> Option<io::Error> {
     Some(command.exec())
 }
 
-/// What CRIU is told besides what the runtime tells it, one option a line.
+/// What CRIU is told besides what the runtime tells it, one option a line. `bound` is what is mounted for some of the names that images have
+/// for mounts from outside.
 #[must_use]
-pub fn configuration(options: &[(String, String)], prepared: &Prepared, stop: bool) -> String {
+pub fn configuration(
+    options: &[(String, String)],
+    prepared: &Prepared,
+    bound: &[(PathBuf, PathBuf)],
+    stop: bool,
+) -> String {
     let was = |name: &str| options.iter().any(|(key, value)| key == name && value == "true");
     let mut lines = vec!["file-locks"];
     for (wanted, line) in [
@@ -83,7 +89,19 @@ pub fn configuration(options: &[(String, String)], prepared: &Prepared, stop: bo
             lines.push(line);
         }
     }
-    lines.join("\n") + "\n"
+    let mut text = lines.join("\n") + "\n";
+    // What stands in a configuration counts before what the runtime says. A path with spaces or quotes would be another there.
+    let is_plain =
+        |path: &str| !path.contains(|letter: char| letter.is_whitespace() || "\"'#\\]".contains(letter));
+    for (name, place) in bound {
+        if let (Some(name), Some(place)) = (name.to_str(), place.to_str())
+            && is_plain(name)
+            && is_plain(place)
+        {
+            text += &format!("external mnt[{name}]:{place}\n");
+        }
+    }
+    text
 }
 
 /// A bundle's configuration with our configuration of CRIU in it. It is as it was when this is dropped.
@@ -174,8 +192,14 @@ mod tests {
             (&["ext_unix_sk", "shell_job"], &plain, false, "file-locks\next-unix-sk\nshell-job\n"),
             (&["libdir", "action_script"], &plain, false, "file-locks\n"),
         ] {
-            assert_eq!(configuration(&options(names), prepared, stop), expected, "{names:?}");
+            assert_eq!(configuration(&options(names), prepared, &[], stop), expected, "{names:?}");
         }
+        let bound = [("/sys/fs/cgroup/cpu", "/sys/fs/cgroup/cpu/pod/one"), ("/odd name", "/x")];
+        let bound = bound.map(|(name, place)| (PathBuf::from(name), PathBuf::from(place)));
+        assert_eq!(
+            configuration(&[], &plain, &bound, false),
+            "file-locks\nexternal mnt[/sys/fs/cgroup/cpu]:/sys/fs/cgroup/cpu/pod/one\n"
+        );
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use super::fit::GrantedMount;
 use super::real::Real;
 use crate::container::freezer::Freezer;
 use crate::process_tree;
@@ -20,9 +21,14 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// How deep below a container's group others may be.
 const DEPTH: u32 = 16;
 
-/// The control groups that a container will be in and that are not there yet. `path` is what its configuration says
+/// The control groups that a container will be in and that are not there yet.
+pub(super) fn groups_to_come(groups: &[PathBuf]) -> Vec<PathBuf> {
+    groups.iter().filter(|group| !group.exists()).cloned().collect()
+}
+
+/// The control groups that a container will be in, one in each hierarchy. `path` is what its configuration says
 /// (opencontainers/runtime-spec, `config-linux.md`); relative ones begin wherever the runtime is, and are left alone.
-pub(super) fn groups_to_come(path: Option<&str>, id: &str) -> Vec<PathBuf> {
+pub(super) fn groups(path: Option<&str>, id: &str) -> Vec<PathBuf> {
     let usual = format!("/{id}");
     let Some(group) = group_of(path.filter(|path| !path.is_empty()).unwrap_or(&usual)) else {
         return Vec::new();
@@ -37,8 +43,41 @@ pub(super) fn groups_to_come(path: Option<&str>, id: &str) -> Vec<PathBuf> {
             directories.map(|entry| entry.path()).filter(|path| path.join("cgroup.procs").exists()).collect()
         }
     };
-    let groups = hierarchies.into_iter().map(|hierarchy| hierarchy.join(&group));
-    groups.filter(|group| !group.exists()).collect()
+    hierarchies.into_iter().map(|hierarchy| hierarchy.join(&group)).collect()
+}
+
+/// The hierarchies of version 1 in which runc makes groups (runc, `libcontainer/cgroups/fs/fs.go`).
+const CONTROLLERS: [&str; 14] = [
+    "blkio",
+    "cpu",
+    "cpuacct",
+    "cpuset",
+    "devices",
+    "freezer",
+    "hugetlb",
+    "memory",
+    "net_cls",
+    "net_prio",
+    "perf_event",
+    "pids",
+    "rdma",
+    "systemd",
+];
+
+/// What is to be mounted in a container where it has control groups of version 1, by the names that images have for it: its own groups. runc
+/// would bind those that it is in itself (runc, `libcontainer/criu_linux.go`).
+pub(super) fn bound(mounts: &[GrantedMount], groups: &[PathBuf]) -> Vec<(PathBuf, PathBuf)> {
+    let mut bound = Vec::new();
+    for mount in mounts.iter().filter(|mount| mount.kind == "cgroup") {
+        for group in groups {
+            let below = group.strip_prefix(MOUNT).ok().and_then(|below| below.components().next());
+            let Some(hierarchy) = below.and_then(|first| first.as_os_str().to_str()) else { continue };
+            if hierarchy.split(',').all(|controller| CONTROLLERS.contains(&controller)) {
+                bound.push((mount.destination.join(hierarchy), group.clone()));
+            }
+        }
+    }
+    bound
 }
 
 /// The group's path below the root of a hierarchy. systemd's form is `SLICE:PREFIX:NAME`.
@@ -196,6 +235,25 @@ fn directories(path: &Path) -> Vec<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_container_sees_its_own_groups_of_those_that_its_runtime_makes() {
+        let mount = |destination: &str, kind: &str| GrantedMount {
+            destination: destination.into(),
+            source: None,
+            kind: kind.into(),
+            options: Vec::new(),
+        };
+        let mounts = [mount("/proc", "proc"), mount("/sys/fs/cgroup", "cgroup")];
+        let groups = ["cpu,cpuacct/pod/one", "systemd/pod/one", "misc/pod/one"];
+        let bound = bound(&mounts, &groups.map(|group| Path::new(MOUNT).join(group)));
+        let expected = ["cpu,cpuacct", "systemd"].map(|name| {
+            let point = Path::new("/sys/fs/cgroup").join(name);
+            (point.clone(), point.join("pod/one"))
+        });
+        assert_eq!(bound, expected);
+        assert!(super::bound(&mounts, &[Path::new(MOUNT).join("kubepods/one")]).is_empty(), "of version 2");
+    }
 
     #[test]
     fn a_containers_group_is_found_in_either_form() {

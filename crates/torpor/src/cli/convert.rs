@@ -142,6 +142,7 @@ impl Container {
             mounts: self.mount.iter().map(mount).collect(),
             without_mounts: self.without_mount.clone(),
             close_connections: self.close_connections,
+            has_image: false,
         };
         let plan = Plan::new(checkpoint, description, target, &request)?;
         for note in plan.notes() {

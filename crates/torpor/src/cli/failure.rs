@@ -11,6 +11,7 @@ use torpor_criu::image::document::EncodeError;
 use torpor_criu::image::explore::ExploreError;
 use torpor_node::config::ConfigError;
 use torpor_node::container::adoption::AdoptionError;
+use torpor_node::container::cri::restore::CriRestoreError;
 use torpor_node::container::own::OwnError;
 use torpor_node::container::{ContainerError, FindError};
 use torpor_node::control::{ClientError, ServerError};
@@ -107,6 +108,7 @@ pub(crate) fn remedy(error: &anyhow::Error) -> Option<String> {
             .or_else(|| cause.downcast_ref().and_then(ConfigError::remedy))
             .or_else(|| cause.downcast_ref().map(ContainerError::remedy))
             .or_else(|| cause.downcast_ref().map(AdoptionError::remedy))
+            .or_else(|| cause.downcast_ref().map(|error: &CriRestoreError| error.remedy().to_owned()))
             .or_else(|| cause.downcast_ref().map(|error: &SettingsError| error.remedy().to_owned()))
             .or_else(|| cause.downcast_ref().map(OwnError::remedy))
             .or_else(|| cause.downcast_ref().map(|error: &SeccompError| error.remedy().to_owned()))
@@ -152,6 +154,7 @@ pub(crate) fn exit(error: &anyhow::Error) -> Exit {
                 .or_else(|| cause.downcast_ref().map(|_: &ConfigError| Exit::Usage))
                 .or_else(|| cause.downcast_ref().map(of_container))
                 .or_else(|| cause.downcast_ref().map(of_adoption))
+                .or_else(|| cause.downcast_ref().map(of_restore_by_cri))
                 .or_else(|| cause.downcast_ref().map(of_own))
                 .or_else(|| cause.downcast_ref().map(of_migration))
                 .or_else(|| cause.downcast_ref().map(of_finding))
@@ -191,6 +194,7 @@ fn of_container(error: &ContainerError) -> Exit {
     match error {
         ContainerError::Find(error) => of_finding(error),
         ContainerError::Busy { .. } => Exit::Held,
+        ContainerError::CriRestore(error) => of_restore_by_cri(error),
         ContainerError::Occupied { .. } | ContainerError::Place { .. } | ContainerError::Room { .. } => {
             Exit::Place
         }
@@ -205,6 +209,18 @@ fn of_adoption(error: &AdoptionError) -> Exit {
         AdoptionError::Read(error) => of_reading(error),
         AdoptionError::Mounts { .. } | AdoptionError::ImageUnknown { .. } => Exit::Usage,
         AdoptionError::NoImage { .. } => Exit::NotFound,
+        _ => Exit::Failure,
+    }
+}
+
+fn of_restore_by_cri(error: &CriRestoreError) -> Exit {
+    match error {
+        CriRestoreError::PodEnded { .. } => Exit::NotFound,
+        CriRestoreError::File(_)
+        | CriRestoreError::Configuration { .. }
+        | CriRestoreError::Mounts { .. }
+        | CriRestoreError::Sources { .. } => Exit::Usage,
+        CriRestoreError::Logs { .. } => Exit::Place,
         _ => Exit::Failure,
     }
 }

@@ -33,6 +33,11 @@ enum Typed {
 }
 
 impl Args {
+    /// With the usual limits.
+    pub(crate) fn of(store: &store::Args) -> Self {
+        Args { max_unpacked: None, max_window: None, store: store.clone() }
+    }
+
     /// Opens what a SOURCE names.
     pub(crate) fn source(&self, text: &str) -> anyhow::Result<Box<dyn Source>> {
         self.tapped(text, None)

@@ -1,5 +1,6 @@
 //! `torpor restore`: a directory of CRIU's images as a container of runc's or crun's, or as plain processes.
 
+mod by_cri;
 mod imported;
 mod into;
 mod sandbox;
@@ -68,6 +69,8 @@ pub(crate) struct Args {
     changed_files: bool,
     #[command(flatten)]
     into: into::Args,
+    #[command(flatten)]
+    cri: by_cri::Args,
     #[command(flatten)]
     sandbox: sandbox::Args,
     #[command(flatten)]

@@ -1,10 +1,12 @@
 //! `torpor-runtime` under real engines, on lab hosts: what it hands on is as without it, and what it restores goes on.
 
 mod bare;
+mod by_image;
 mod docker;
 mod images;
 mod migration;
 mod node;
+mod pods_own;
 
 use node::{Cluster, Node};
 

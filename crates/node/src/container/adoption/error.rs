@@ -86,7 +86,7 @@ pub enum AdoptionError {
     Read(#[from] ReadError),
 }
 
-fn told(mounts: &[Mount]) -> String {
+pub(crate) fn told(mounts: &[Mount]) -> String {
     let told = |mount: &Mount| format!("{} (from {})", mount.at.display(), mount.from);
     mounts.iter().map(told).collect::<Vec<_>>().join(", ")
 }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Adopter, Wanted};
+use crate::container::bound::{self, Bound};
 use crate::container::generation::Facts;
 use crate::install::HANDLER;
 
@@ -106,13 +107,8 @@ impl Outline {
 /// Mounts from outside in a configuration, but for those that engines make.
 pub(crate) fn bound_mounts(config: &Value) -> Vec<Mount> {
     let mut found = Vec::new();
-    for mount in config["mounts"].as_array().into_iter().flatten() {
-        let word = |key: &str| mount[key].as_str().unwrap_or_default();
-        let (at, from) = (word("destination"), word("source"));
-        let options = mount["options"].as_array().into_iter().flatten();
-        let bound =
-            word("type") == "bind" || options.flat_map(Value::as_str).any(|option| option.ends_with("bind"));
-        if bound && !OWN_MOUNTS.contains(&at) {
+    for Bound { at, from, .. } in bound::all(config) {
+        if !OWN_MOUNTS.contains(&at) {
             let volume =
                 VOLUMES.iter().find_map(|volumes| from.strip_prefix(volumes)?.strip_suffix("/_data"));
             found.push(Mount { at: at.into(), from: volume.unwrap_or(from).to_owned() });

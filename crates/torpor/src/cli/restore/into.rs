@@ -5,6 +5,7 @@ use torpor_node::oci_runtime::settings::Settings;
 
 use super::super::failure::Failure;
 use super::super::{Exit, store};
+use super::by_cri;
 
 /// Flags of a restore into an engine.
 #[derive(Debug, clap::Args)]
@@ -12,15 +13,15 @@ use super::super::{Exit, store};
 #[group(skip)]
 pub(super) struct Args {
     /// Have this engine make the container, from a name in the store, for which it needs the runtime that `torpor install-node` gives it;
-    /// Podman also from an archive. It is told `--id` as the name.
+    /// Podman also from an archive, and a runtime through the CRI from any checkpoint. It is told `--id` as the name.
     #[arg(long, value_name = "ENGINE", value_enum, conflicts_with_all = ["criu", "criu_plugins", "shell_job", "ext_unix_sockets"])]
-    into: Option<Engine>,
+    into: Option<Maker>,
     /// The image that the engine makes it from, where it is not the one that the checkpoint tells.
     #[arg(long, value_name = "IMAGE", requires = "into")]
-    image: Option<String>,
+    pub(super) image: Option<String>,
     /// Further flags of the engine's own `create`: mounts, networks, privileges.
     #[arg(last = true, value_name = "FLAGS", requires = "into")]
-    flags: Vec<String>,
+    pub(super) flags: Vec<String>,
 }
 
 /// Engines that make a container.
@@ -30,6 +31,17 @@ pub(in crate::cli) enum Engine {
     Docker,
     /// Podman.
     Podman,
+}
+
+/// Who makes a container that is restored.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Maker {
+    /// Docker.
+    Docker,
+    /// Podman.
+    Podman,
+    /// containerd 2.1 to 2.3 or CRI-O, through the container runtime interface.
+    Cri,
 }
 
 impl From<Engine> for Adopter {
@@ -50,7 +62,11 @@ impl Args {
 
 /// Restores it.
 pub(super) fn run(args: &super::Args) -> anyhow::Result<Exit> {
-    let adopter = args.into.into.map_or(Adopter::Docker, Adopter::from);
+    let adopter = match args.into.into {
+        Some(Maker::Cri) => return by_cri::run(args),
+        Some(Maker::Podman) => Adopter::Podman,
+        _ => Adopter::Docker,
+    };
     if adopter == Adopter::Podman && args.source.is_file() {
         let adopted = adoption::import(&args.source, args.id.as_deref(), &args.into.flags)?;
         return finish(args, &adopted, Adopted::wait);
