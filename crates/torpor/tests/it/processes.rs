@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, WaitOptions};
 use torpor_criu::image::Limits;
 use torpor_criu::image::pagemap::{Generation, PageFlags, PagemapReader, PagemapWriter};
 
@@ -277,6 +277,69 @@ fn devices_that_were_used_must_be_there_whatever_form_the_checkpoint_has() {
     }
     fs::remove_file(counter.path("checkpoint/accelerators.json")).unwrap();
     goes_on(&counter, &["restore", "checkpoint"]);
+}
+
+/// Counts while three of its children make children of their own all the time, which leave it grandchildren when they end.
+const FORKS: &str = r"
+import ctypes, os, sys, time
+d, n = sys.argv[1], 0
+ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
+def forks():
+    while True:
+        child = os.fork()
+        if child == 0:
+            if os.fork() == 0: time.sleep(0.001)
+            os._exit(0)
+        os.waitpid(child, 0)
+for _ in range(3):
+    if os.fork() == 0: forks()
+while True:
+    n += 1
+    with open(d + '/new', 'w') as f: f.write(str(n))
+    os.rename(d + '/new', d + '/count')
+    if n == 10: open(d + '/ready', 'w').close()
+    while os.waitpid(-1, os.WNOHANG)[0]: pass
+    time.sleep(0.002)
+";
+
+/// Processes of a session that still run.
+fn of_session(leader: u32) -> Vec<String> {
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    let stats = processes.filter_map(|entry| fs::read_to_string(entry.path().join("stat")).ok());
+    let of = |stat: &String| {
+        let rest = stat.rsplit(')').next().unwrap_or_default();
+        let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+        fields[0] != "Z" && fields[3] == leader.to_string()
+    };
+    stats.filter(of).collect()
+}
+
+#[test]
+fn nobody_escapes_a_checkpoint_of_a_program_that_forks_all_the_time() {
+    // Orphans come here: their PIDs must be free for the restore, and not everybody's first process reaps.
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid())).unwrap();
+    let Some(mut program) = Dumped::start(FORKS) else { return };
+    let group = Pid::from_raw(program.pid() as i32).unwrap();
+    let target = format!("pid:{}", program.pid());
+    for number in 1..10 {
+        let images = format!("images-{number}");
+        let words = ["checkpoint", &target, "--images", &images, "--leave-running"];
+        done(&torpor(&program, &words).output().unwrap());
+        counts_beyond(&program, count(&program));
+    }
+    done(&torpor(&program, &["checkpoint", &target, "--images", "last"]).output().unwrap());
+    assert_eq!(of_session(program.pid()), [""; 0], "all that ran is in the checkpoint");
+    program.reap();
+    while rustix::process::waitpgid(group, WaitOptions::empty()).is_ok() {}
+    fs::write(program.path("count"), "0").unwrap();
+    let restore = ["restore", "last", "--detach", "--pid-file", "pid"];
+    assert!(
+        torpor(&program, &restore).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap().success()
+    );
+    counts_beyond(&program, 10);
+    assert!(of_session(program.pid()).len() > 3);
+    rustix::process::kill_process_group(group, Signal::KILL).unwrap();
+    end(program.pid() as i32);
 }
 
 /// Is connected with itself.
