@@ -3,18 +3,18 @@
 //! A draft takes in pages, images and files while the program may be frozen, so it only copies and queues there; see
 //! `draft/pipeline.rs` for what happens behind.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
 use std::io::Read;
-use std::os::unix::fs::FileExt;
-
-use rustix::fs::SeekFrom;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use self::bytes::{LocalRun, Pieces};
+use self::holes::{RangeReader, data_ranges};
+use self::intake::{Intake, Place, Trial};
 use self::known::{Knowledge, PieceAt};
-use self::pipeline::{Buffer, Found, FoundExtent, Job, PageRun, Pipeline, push_extent};
-use crate::block::BLOCK_SIZE;
+use self::pipeline::{Found, FoundExtent, Pipeline, push_extent};
 use crate::id::{ManifestId, PackId};
 use crate::manifest::file::refusal;
 use crate::manifest::{Body, DataRange, FileEntry, FileKind, Manifest, MemoryId, PAGE_SIZE};
@@ -24,6 +24,8 @@ mod ahead;
 mod bytes;
 mod error;
 mod finish;
+mod holes;
+mod intake;
 mod known;
 mod pipeline;
 mod queue;
@@ -32,6 +34,7 @@ mod worker;
 mod writing;
 
 pub use error::DraftError;
+pub use intake::{PageRange, ReadPages};
 
 /// How a draft works.
 #[derive(Debug, Clone)]
@@ -96,7 +99,8 @@ pub struct Draft {
     memory: Vec<Object>,
     /// Extents without data, which no worker needs to see.
     without_data: Vec<FoundExtent>,
-    filling: Option<Filling>,
+    intake: Intake,
+    trial: Trial,
     images: BTreeMap<String, Vec<LocalRun>>,
     files: BTreeMap<(String, Vec<u8>), (FileEntry, Vec<LocalRun>)>,
     taken: u64,
@@ -117,15 +121,6 @@ struct Object {
     came: bool,
 }
 
-/// A buffer that is being filled with pages.
-struct Filling {
-    buffer: Buffer,
-    used: usize,
-    runs: Vec<PageRun>,
-    /// Whether they were taken in ahead.
-    ahead: bool,
-}
-
 impl Draft {
     pub(crate) fn begin(repository: Repository, settings: DraftSettings<'_>) -> Result<Self, DraftError> {
         repository.check_writable()?;
@@ -133,13 +128,15 @@ impl Draft {
         drop(repository.backend().begin()?);
         let knowledge = Knowledge::gather(&repository, settings.predecessor, settings.index_limit)?;
         let pipeline = Pipeline::start(repository.clone(), knowledge, &settings)?;
+        let intake = Intake::new(Arc::clone(&pipeline.shared));
         Ok(Self {
             repository,
             pipeline,
             pieces: Pieces::new(),
             memory: Vec::new(),
             without_data: Vec::new(),
-            filling: None,
+            intake,
+            trial: Trial::default(),
             images: BTreeMap::new(),
             files: BTreeMap::new(),
             taken: 0,
@@ -226,53 +223,74 @@ impl Draft {
     fn fill(
         &mut self,
         memory: MemoryId,
-        mut vaddr: u64,
+        vaddr: u64,
         flags: u32,
         pages: u64,
         from: &mut dyn Read,
         ahead: bool,
     ) -> Result<(), DraftError> {
-        Self::check_range(memory, vaddr, pages)?;
-        let number = self.memory_number(memory, !ahead);
-        let earlier = self.memory[number as usize].earlier;
-        if self.filling.as_ref().is_some_and(|filling| filling.ahead != ahead) {
-            self.submit_pages();
+        let place = self.place(&PageRange { memory, vaddr, pages, flags }, !ahead)?;
+        if !ahead {
+            self.taken += pages * PAGE_SIZE as u64;
         }
-        let mut left = pages;
-        while left > 0 {
-            let filling = match &mut self.filling {
-                Some(filling) => filling,
-                none => {
-                    let buffer = self.pipeline.shared.take_buffer()?;
-                    none.insert(Filling { buffer, used: 0, runs: Vec::new(), ahead })
-                }
-            };
-            let some = left.min(((BLOCK_SIZE - filling.used) / PAGE_SIZE) as u64);
-            let len = some as usize * PAGE_SIZE;
-            from.read_exact(&mut filling.buffer[filling.used..filling.used + len])
-                .map_err(|source| DraftError::Source { what: format!("pages of the {memory}"), source })?;
-            filling.runs.push(PageRun { memory: number, earlier, vaddr, pages: some as u32, flags });
-            filling.used += len;
-            if filling.used == BLOCK_SIZE {
-                self.submit_pages();
-            }
-            vaddr += len as u64;
-            left -= some;
-            if !ahead {
-                self.taken += len as u64;
-            }
-        }
-        self.pipeline.shared.check()
+        self.intake.fill(place, vaddr, pages, ahead, &mut |_, room| {
+            from.read_exact(room)
+                .map_err(|source| DraftError::Source { what: format!("pages of the {memory}"), source })
+        })
     }
 
-    fn submit_pages(&mut self) {
-        if let Some(Filling { buffer, runs, ahead, .. }) = self.filling.take() {
-            self.pipeline.shared.submit(if ahead {
-                Job::Ahead(buffer, runs)
-            } else {
-                Job::Pages(buffer, runs)
-            });
+    /// Takes pages in with several `threads`, each of which reads some of them with `read`.
+    ///
+    /// # Errors
+    /// As [`Draft::pages_from`].
+    pub fn pages_at_once(
+        &mut self,
+        ranges: &[PageRange],
+        read: &ReadPages<'_>,
+        threads: usize,
+    ) -> Result<(), DraftError> {
+        let placed = self.placed(ranges, true)?;
+        self.taken += ranges.iter().map(|range| range.pages * PAGE_SIZE as u64).sum::<u64>();
+        intake::fill_at_once(&self.pipeline.shared, &placed, read, threads)
+    }
+
+    /// Takes pages in of which is not known yet whether they belong to the generation, until all are there, `stop` is
+    /// set, or memory runs short. [`Draft::settle_trial`] decides about them.
+    ///
+    /// # Errors
+    /// A range is refused.
+    pub fn pages_on_trial(
+        &mut self,
+        ranges: &[PageRange],
+        read: &ReadPages<'_>,
+        stop: &AtomicBool,
+    ) -> Result<(), DraftError> {
+        let placed = self.placed(ranges, false)?;
+        self.trial.fill(&self.pipeline.shared, &placed, read, stop);
+        Ok(())
+    }
+
+    /// Takes those pages in that came [on trial](Draft::pages_on_trial) and belong to the generation, and forgets the
+    /// others, with some of those beside them. Returns those that were taken in.
+    pub fn settle_trial(&mut self, belongs: &dyn Fn(&PageRange) -> bool) -> Vec<PageRange> {
+        let kept = std::mem::take(&mut self.trial).settle(&self.pipeline.shared, belongs);
+        for range in &kept {
+            self.memory_number(range.memory, true);
+            self.taken += range.pages * PAGE_SIZE as u64;
         }
+        kept
+    }
+
+    fn placed(&mut self, ranges: &[PageRange], came: bool) -> Result<Vec<(PageRange, Place)>, DraftError> {
+        ranges.iter().map(|range| Ok((*range, self.place(range, came)?))).collect()
+    }
+
+    /// Where pages belong, if they can be of an address space.
+    fn place(&mut self, range: &PageRange, came: bool) -> Result<Place, DraftError> {
+        Self::check_range(range.memory, range.vaddr, range.pages)?;
+        let memory = self.memory_number(range.memory, came);
+        let earlier = self.memory[memory as usize].earlier;
+        Ok(Place { memory, earlier, flags: range.flags })
     }
 
     /// Records pages that have flags but no data (lazy, or in a parent).
@@ -303,7 +321,7 @@ impl Draft {
     /// # Errors
     /// Where an earlier write failed.
     pub fn hold(&mut self) -> Result<(), DraftError> {
-        self.submit_pages();
+        self.intake.submit();
         self.pieces.flush(&mut self.pipeline);
         self.pipeline.shared.hold()?;
         self.pipeline.shared.ahead.settle();
@@ -435,52 +453,5 @@ impl Draft {
     #[must_use]
     pub fn taken(&self) -> u64 {
         self.taken
-    }
-}
-
-/// A file's size, and where it has data.
-fn data_ranges(file: &File) -> std::io::Result<(u64, Vec<DataRange>)> {
-    let size = file.metadata()?.len();
-    let mut ranges = Vec::new();
-    let mut at = 0;
-    while at < size {
-        let start = match rustix::fs::seek(file, SeekFrom::Data(at)) {
-            Ok(start) => start,
-            Err(rustix::io::Errno::NXIO) => break,
-            // File systems that know no holes have none.
-            Err(rustix::io::Errno::INVAL) => at,
-            Err(error) => return Err(error.into()),
-        };
-        let end = match rustix::fs::seek(file, SeekFrom::Hole(start)) {
-            Ok(end) => end.min(size),
-            Err(rustix::io::Errno::INVAL | rustix::io::Errno::NXIO) => size,
-            Err(error) => return Err(error.into()),
-        };
-        if start >= end {
-            break;
-        }
-        ranges.push(DataRange { offset: start, len: end - start });
-        at = end;
-    }
-    Ok((size, ranges))
-}
-
-/// Reads ranges of a file one after the other.
-struct RangeReader<'a> {
-    file: &'a File,
-    ranges: VecDeque<DataRange>,
-}
-
-impl Read for RangeReader<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        while self.ranges.front().is_some_and(|range| range.len == 0) {
-            self.ranges.pop_front();
-        }
-        let Some(range) = self.ranges.front_mut() else { return Ok(0) };
-        let want = range.len.min(buffer.len() as u64) as usize;
-        let got = self.file.read_at(&mut buffer[..want], range.offset)?;
-        range.offset += got as u64;
-        range.len -= got as u64;
-        Ok(got)
     }
 }

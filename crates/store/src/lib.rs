@@ -27,7 +27,7 @@ mod sys;
 pub mod verify;
 
 pub use backend::{Backend, BackendError, LocalBackend, MemoryBackend};
-pub use draft::{Draft, DraftError, DraftSettings, FinishedDraft};
+pub use draft::{Draft, DraftError, DraftSettings, FinishedDraft, PageRange, ReadPages};
 pub use format::VERSION;
 pub use id::{BlockId, ManifestId, PackId};
 pub use key::{Credentials, KeyError};

@@ -113,7 +113,7 @@ impl Draft {
                 reason: format!("they take more than {MAX_FACTS} bytes"),
             });
         }
-        self.submit_pages();
+        self.intake.submit();
         self.pieces.flush(&mut self.pipeline);
         let mut found = self.pipeline.settle()?;
         found.append(&mut self.without_data);

@@ -12,6 +12,9 @@ use super::spool::{Spool, Spooling};
 use crate::id::BlockId;
 use crate::repository::Repository;
 
+/// Free buffers that are left for those who wait for one.
+const RESERVE: usize = 8;
+
 struct Queue {
     jobs: VecDeque<Job>,
     /// Pages of which some may be known from before the freeze.
@@ -159,6 +162,12 @@ impl Shared {
             }
             queue = self.space.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+
+    /// A free buffer, as long as there are more than a few.
+    pub(super) fn try_take_buffer(&self) -> Option<Buffer> {
+        let mut queue = self.queue();
+        if queue.free.len() > RESERVE { queue.free.pop() } else { None }
     }
 
     /// Whether pages that are being put away will leave a buffer free.

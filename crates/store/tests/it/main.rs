@@ -1,6 +1,7 @@
 //! The store from outside: what is written comes back, and what goes wrong is said and loses nothing.
 
 mod ahead;
+mod at_once;
 mod crash;
 mod damage;
 mod refusal;
