@@ -1,20 +1,21 @@
 //! Checkpoint a program: check, freeze, capture, commit, and thaw or end.
 //!
-//! Memory comes out of CRIU through the page server into a draft; CRIU's small images go through a staging directory;
+//! Memory comes into a draft, read where CRIU left it in place (of a program that runs on, where that is possible) or
+//! through the page server; CRIU's small images go through a staging directory;
 //! files are copied before the freeze and, what changed since, again under it. A suspend is committed inside CRIU's
 //! `post-dump` notification: as long as that is not answered, everything can be rolled back. A checkpoint that leaves
 //! the program running is committed after the thaw.
 
 use std::collections::HashSet;
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{OnceLock, mpsc};
 use std::time::{Duration, Instant};
 
 use torpor_criu::options::{AfterDump, Common, DumpOptions, ExpertOption, PageTarget};
-use torpor_criu::page_server::{self, PageServer, SocketPair};
+use torpor_criu::page_server::PageServer;
 use torpor_criu::program::Program;
-use torpor_criu::session::{DefaultConfig, Event, Process as CriuProcess, Session, Spawn, Verdict};
+use torpor_criu::session::{DefaultConfig, Event, Process as CriuProcess, Verdict};
 use torpor_store::DraftError;
 use torpor_store::lineage::{Epoch, Publication};
 use torpor_store::manifest::{Description, GenerationKind};
@@ -26,7 +27,7 @@ use crate::facts::Facts;
 use crate::files;
 use crate::files::baseline::Baseline;
 use crate::files::inotify::Aside;
-use crate::guard::{Guard, Watch};
+use crate::guard::Watch;
 use crate::open_files::OpenFiles;
 use crate::phase::{Phase, Phases};
 use crate::staging::Staging;
@@ -37,7 +38,9 @@ use crate::triggers::Kind;
 use crate::{budget, huge_pages, precopy, process_tree, volumes};
 
 mod check;
+mod engine;
 mod error;
+mod in_place;
 mod input;
 mod order;
 pub(crate) mod pages;
@@ -46,10 +49,9 @@ pub use check::{Ability, Obstacle, Sockets};
 pub use error::CheckpointError;
 pub use order::{Expired, Order};
 
+use engine::{Engine, PAGES};
 use pages::PagesIntoDraft;
 
-/// The number under which CRIU finds its end of the page server's socket.
-const PAGES: i32 = 10;
 /// CRIU's name for its log of a dump.
 const LOG: &str = "dump.log";
 /// Deleted files up to this size survive, in bytes: CRIU copies them into an image.
@@ -130,8 +132,12 @@ pub fn checkpoint(
         Staging::create(subject.staging, "images").map_err(CheckpointError::staging(subject.staging))?;
     // Helpers are started before the draft takes its memory: a fork afterwards would leave all of it write-protected,
     // and every page would fault once more under the freeze.
-    let engine = Engine::start(subject)?;
-    let mut draft = begin_draft(subject, order, &ability)?;
+    let mut engine = Engine::start(subject)?;
+    let budget = budget::decide(subject.memory_budget, budget::Memory::read());
+    if !works_while_frozen(order) {
+        engine.leave_memory(subject.root, budget);
+    }
+    let mut draft = begin_draft(subject, order, &ability, &engine, budget)?;
     let mut capture = files::capture::Capture::new(subject.baseline, subject.selection);
     let copied = capture.first_pass(&ability.open, &mut IntoDraft::new(&mut draft, order))?;
     tracing::debug!(%copied, "first pass over the files");
@@ -167,34 +173,6 @@ pub fn checkpoint(
     Ok(Committed { manifest, ended, phases, frozen: frozen.duration })
 }
 
-/// The processes that help with a checkpoint, and the socket between CRIU and us.
-struct Engine {
-    guard: Guard,
-    session: Session,
-    version: u32,
-    pages: OwnedFd,
-}
-
-impl Engine {
-    fn start(subject: &Subject<'_>) -> Result<Engine, CheckpointError> {
-        let SocketPair { ours, criu, granted } =
-            page_server::socket_pair(budget::SOCKET as usize).map_err(CheckpointError::PageSocket)?;
-        tracing::debug!(?granted, "the page server's socket buffers");
-        let guard = Guard::start().map_err(CheckpointError::Guard)?;
-        let mut session = Session::start(
-            subject.criu,
-            Spawn {
-                default_config: subject.default_config.clone(),
-                capabilities: raised_for_criu(),
-                ..Spawn::default()
-            }
-            .pass(criu, PAGES),
-        )?;
-        let version = criu_number(&session.version()?);
-        Ok(Engine { guard, session, version, pages: ours })
-    }
-}
-
 /// What the time in which the program was frozen has brought.
 struct Frozen {
     outcome: Outcome,
@@ -223,8 +201,8 @@ fn freeze(
     phases: &mut Phases,
 ) -> Result<Frozen, CheckpointError> {
     let number = subject.epoch.next_generation()?;
-    let Engine { mut guard, session, version, pages: ours } = engine;
-    let options = dump_options(subject, order, ability, staging.path());
+    let options = dump_options(subject, order, ability, staging.path(), engine.in_place);
+    let Engine { mut guard, session, version, pages: ours, in_place } = engine;
     let facts = Facts {
         criu: crate::facts::Criu {
             version,
@@ -236,7 +214,8 @@ fn freeze(
         addresses: crate::addresses::of_machine(),
         ..subject.facts.clone()
     };
-    let watch = Watch::Dump { criu: session.pid().as_raw_nonzero().get(), root: subject.root };
+    let number_of_criu = session.pid().as_raw_nonzero().get();
+    let watch = Watch::Dump { criu: number_of_criu, root: subject.root };
     if let Err(error) = guard.watch(watch) {
         tracing::warn!(%error, "the guard is gone; the checkpoint goes on without");
     }
@@ -245,16 +224,33 @@ fn freeze(
     let hang_up = ours.try_clone().map_err(CheckpointError::PageSocket)?;
     let (hand_back, handed_back) = mpsc::channel();
     let stopped = OnceLock::new();
+    let all_noted = AtomicBool::new(false);
     let result = std::thread::scope(|scope| {
-        let server = std::thread::Builder::new().name("page-server".into());
-        let served = server.spawn_scoped(scope, || {
-            let mut sink = PagesIntoDraft::new(draft, order, &stopped);
-            let served = PageServer::new(&ours).serve(&mut sink);
-            drop(ours);
-            let _ = hand_back.send(sink.into_draft());
-            served
-        });
-        served.map_err(CheckpointError::PageSocket)?;
+        let (all_noted, still, images, root) = (&all_noted, &stopped, staging.path(), subject.root);
+        if in_place {
+            // CRIU is not to wait for anybody who wants pages.
+            let _ = rustix::net::shutdown(&ours, rustix::net::Shutdown::Write);
+            let reader = std::thread::Builder::new().name("memory".into());
+            let reading = reader.spawn_scoped(scope, move || {
+                let mut draft = draft;
+                match in_place::try_early(root, number_of_criu, images, all_noted, &mut draft) {
+                    Ok(since) => drop(since.map(|since| still.set(since))),
+                    Err(error) => tracing::debug!(%error, "no memory is read early"),
+                }
+                let _ = hand_back.send(draft);
+            });
+            reading.map_err(CheckpointError::PageSocket)?;
+        } else {
+            let server = std::thread::Builder::new().name("page-server".into());
+            let served = server.spawn_scoped(scope, move || {
+                let mut sink = PagesIntoDraft::new(draft, order, still);
+                let served = PageServer::new(&ours).serve(&mut sink);
+                drop(ours);
+                let _ = hand_back.send(sink.into_draft());
+                served
+            });
+            served.map_err(CheckpointError::PageSocket)?;
+        }
 
         let mut since = Instant::now();
         let mut frozen = None;
@@ -266,9 +262,15 @@ fn freeze(
                 Verdict::Proceed
             }
             Event::PostDump => {
+                all_noted.store(true, Ordering::Relaxed);
+                let draft = handed_back.recv().map_err(|_| CheckpointError::NoPostDump);
                 phases.entered(Phase::Capture, stopped.get().copied().unwrap_or_else(Instant::now));
-                let result =
-                    take_over(subject, order, capture, staging, phases, &handed_back, &facts, number, &criu);
+                let result = draft.and_then(|mut draft| {
+                    if in_place {
+                        in_place::take(staging.path(), subject.root, order, &mut draft)?;
+                    }
+                    take_over(subject, order, capture, staging, phases, draft, &facts, number, &criu)
+                });
                 match result {
                     Ok((outcome, ended)) => {
                         frozen = Some((outcome, ended));
@@ -284,6 +286,7 @@ fn freeze(
             _ => Verdict::Proceed,
         });
         let duration = since.elapsed();
+        all_noted.store(true, Ordering::Relaxed);
         if frozen.is_none() || dumped.is_err() && !matches!(frozen, Some((_, true))) {
             // CRIU lets the tree go on by itself; where it was killed, it leaves some of what it did to the tree undone.
             // Its children may live on for a while, and have the page server's socket: nothing waits for them.
@@ -312,12 +315,11 @@ fn take_over(
     capture: &mut files::capture::Capture<'_>,
     staging: &Staging,
     phases: &mut Phases,
-    draft: &mpsc::Receiver<Draft>,
+    mut draft: Draft,
     facts: &Facts,
     number: u64,
     criu: &CriuProcess,
 ) -> Result<(Outcome, bool), CheckpointError> {
-    let mut draft = draft.recv().map_err(|_| CheckpointError::NoPostDump)?;
     order.check()?;
     let open = OpenFiles::of_tree(process_tree::pid(subject.root)?)?;
     let copied = capture.second_pass(&open, &mut IntoDraft::new(&mut draft, order))?;
@@ -388,13 +390,17 @@ fn works_while_frozen(order: &Order) -> bool {
     order.kind() == Kind::Suspend
 }
 
-fn begin_draft(subject: &Subject<'_>, order: &Order, ability: &Ability) -> Result<Draft, CheckpointError> {
-    let budget = budget::decide(subject.memory_budget, budget::Memory::read());
-    // Both ends may hold a buffer full.
+fn begin_draft(
+    subject: &Subject<'_>,
+    order: &Order,
+    ability: &Ability,
+    engine: &Engine,
+    budget: u64,
+) -> Result<Draft, CheckpointError> {
     let index_limit = budget::of_index(budget);
     let predecessor =
         subject.predecessor.map_or(0, |manifest| budget::of_predecessor(manifest.sizes().memory));
-    let others = 2 * budget::SOCKET + index_limit + predecessor;
+    let others = engine.memory(ability.memory) + index_limit + predecessor;
     let held = if works_while_frozen(order) { 0 } else { ability.memory };
     let shares = budget::shares(budget, others, ability.memory, held > 0);
     tracing::debug!(budget, ?shares, expected = ability.memory, "the memory of the capture");
@@ -420,7 +426,13 @@ pub fn unprivileged() -> bool {
     Capabilities::effective().needs_unprivileged_criu(rustix::process::geteuid().is_root())
 }
 
-fn dump_options(subject: &Subject<'_>, order: &Order, ability: &Ability, images: &Path) -> DumpOptions {
+fn dump_options(
+    subject: &Subject<'_>,
+    order: &Order,
+    ability: &Ability,
+    images: &Path,
+    in_place: bool,
+) -> DumpOptions {
     let mut common = Common::new(images);
     common.log_file = Some(LOG.to_owned());
     common.tcp = subject.sockets.dump_option(order.kind());
@@ -436,7 +448,9 @@ fn dump_options(subject: &Subject<'_>, order: &Order, ability: &Ability, images:
     common.cgroups = Some(torpor_criu::rpc::CgroupMode::Ignore);
     common.config.expert = subject.expert_options.to_vec();
     let after = if order.kind() == Kind::Suspend { AfterDump::End } else { AfterDump::Running };
-    let pages = Some(PageTarget::Socket(PAGES));
+    common.lazy_pages = in_place;
+    common.config.page_socket = in_place.then_some(PAGES);
+    let pages = (!in_place).then_some(PageTarget::Socket(PAGES));
     DumpOptions {
         after,
         pages,
@@ -446,7 +460,7 @@ fn dump_options(subject: &Subject<'_>, order: &Order, ability: &Ability, images:
     }
 }
 
-/// Takes CRIU's images into the draft: everything it wrote but its log.
+/// Takes CRIU's images into the draft: everything it wrote but its log, and memory, for which a draft has its own tables.
 pub(crate) fn take_images(directory: &Path, draft: &mut Draft) -> Result<(), CheckpointError> {
     let failed = CheckpointError::staging(directory);
     let mut names: Vec<_> = std::fs::read_dir(directory)
@@ -457,7 +471,9 @@ pub(crate) fn take_images(directory: &Path, draft: &mut Draft) -> Result<(), Che
         .collect();
     names.sort();
     for name in names {
-        let Some(name) = name.to_str().filter(|name| *name != LOG) else { continue };
+        let Some(name) = name.to_str().filter(|name| *name != LOG && !in_place::is_memory(name)) else {
+            continue;
+        };
         let mut image = std::fs::File::open(directory.join(name)).map_err(&failed)?;
         draft.image(name, &mut image)?;
     }

@@ -26,6 +26,9 @@ pub struct Config {
     pub ghost_fiemap: bool,
     /// Mappings with uprobes are accepted.
     pub allow_uprobes: bool,
+    /// The connected socket, by its number within CRIU, on which pages are asked for that a dump with lazy pages leaves in
+    /// place. The program is let go once the socket's other end is shut down for writing.
+    pub page_socket: Option<i32>,
     /// A configuration file of the operator's; read first, so that options here win.
     pub file: Option<PathBuf>,
     /// Options of experts; they win.
@@ -46,7 +49,8 @@ impl Config {
             self.allow_uprobes.then_some("allow-uprobes"),
         ];
         let expert = self.expert.iter().filter(|option| option.name != NETWORK_LOCK).map(ToString::to_string);
-        flags.into_iter().flatten().map(str::to_owned).chain(expert).collect()
+        let page_socket = self.page_socket.map(|number| format!("ps-socket={number}"));
+        flags.into_iter().flatten().map(str::to_owned).chain(page_socket).chain(expert).collect()
     }
 
     /// CRIU 4.2 crashes on `network-lock` in a configuration file of a request; the field takes it instead.

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use torpor_criu::diagnosis::{self, Diagnosis, Operation};
+use torpor_criu::image::ImageError;
 use torpor_criu::log::Log;
 use torpor_criu::session::{SessionError, StartError};
 use torpor_store::lineage::LineageError;
@@ -64,6 +65,18 @@ pub enum CheckpointError {
         #[source]
         source: io::Error,
     },
+    /// A pagemap of CRIU's cannot be read.
+    #[error("{} cannot be read", path.display())]
+    Pagemap {
+        /// Where it is.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: ImageError,
+    },
+    /// CRIU left memory in a process that is not there.
+    #[error("{} tells of memory of a process that is gone", .0.display())]
+    NoProcess(PathBuf),
     /// The store does not take the data.
     #[error("the store does not take the checkpoint")]
     Draft(#[from] DraftError),
@@ -139,7 +152,9 @@ impl CheckpointError {
                 "try again; if memory was short (see the kernel's log), lower --memory-budget or raise the limit"
                     .to_owned()
             }
-            CheckpointError::NoPostDump => {
+            CheckpointError::NoPostDump
+            | CheckpointError::Pagemap { .. }
+            | CheckpointError::NoProcess(_) => {
                 "run `torpor doctor` to see whether this CRIU works here".to_owned()
             }
             CheckpointError::PageSocket(_) | CheckpointError::Guard(_) => {

@@ -312,3 +312,63 @@ fn memory_that_changes_while_it_is_copied_is_that_of_the_freeze() {
     let after = restored.suspend();
     assert!(before.iter().chain(&after).all(|line| line == "right"), "{before:?} {after:?}");
 }
+
+/// Memory of every kind that is read in a way of its own: what the program itself may not read, code that it wrote,
+/// locked pages, own pages of a file, shared ones, and stacks of threads.
+const KINDS: &str = r"
+import ctypes, mmap, os, tempfile, threading, time
+libc = ctypes.CDLL(None)
+PAGES, READ, WRITE, EXECUTE = 64, 1, 2, 4
+def anonymous():
+    memory = mmap.mmap(-1, PAGES * 4096, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=READ | WRITE | EXECUTE)
+    return memory, ctypes.addressof(ctypes.c_char.from_buffer(memory))
+def fill(memory, kind):
+    for n in range(PAGES): memory[n * 4096:(n + 1) * 4096] = (b'%s%07d' % (kind, n)) * 512
+def right(memory, kind):
+    return all(memory[n * 4096:(n + 1) * 4096] == (b'%s%07d' % (kind, n)) * 512 for n in range(PAGES))
+unreadable, at = anonymous()
+fill(unreadable, b'u')
+libc.mprotect(ctypes.c_void_p(at), PAGES * 4096, 0)
+code, entry = anonymous()
+fill(code, b'c')
+code[:6] = b'\xb8\x2a\0\0\0\xc3'
+answer = ctypes.CFUNCTYPE(ctypes.c_int)(entry)
+locked, where = anonymous()
+fill(locked, b'l')
+libc.mlock(ctypes.c_void_p(where), 16 * 4096)
+file = tempfile.TemporaryFile()
+file.write(bytes(PAGES * 4096))
+file.flush()
+own = mmap.mmap(file.fileno(), PAGES * 4096, flags=mmap.MAP_PRIVATE)
+fill(own, b'o')
+shared = mmap.mmap(-1, PAGES * 4096)
+fill(shared, b's')
+steps = [0] * 4
+def count(n):
+    while True: steps[n] += 1; time.sleep(0.001)
+for n in range(4): threading.Thread(target=count, args=(n,), daemon=True).start()
+while True:
+    wrong = ['code'] if any(answer() != 42 for _ in range(20000)) else []
+    libc.mprotect(ctypes.c_void_p(at), PAGES * 4096, READ)
+    kinds = {'unreadable': (unreadable, b'u'), 'locked': (locked, b'l'), 'own': (own, b'o'), 'shared': (shared, b's')}
+    wrong += [kind for kind, what in kinds.items() if not right(*what)]
+    libc.mprotect(ctypes.c_void_p(at), PAGES * 4096, 0)
+    if not steps[0]: wrong.append('threads')
+    print('wrong %s' % wrong if wrong else 'right', flush=True)
+";
+
+#[test]
+fn memory_of_every_kind_is_what_it_was() {
+    let Some(pod) = Pod::new(&["python3"]) else { return };
+    let program = ["python3", "-c", KINDS];
+    let container = pod.start(&[], &program);
+    container.wait_more_lines(3);
+    container.torpor(&["checkpoint", "--leave-running"]);
+    container.wait_more_lines(3);
+    let before = container.crash();
+    let restored = pod.start(&[], &program);
+    restored.wait_restored(1);
+    restored.wait_more_lines(10);
+    let after = restored.suspend();
+    assert!(before.iter().chain(&after).all(|line| line == "right"), "{before:?} {after:?}");
+}
