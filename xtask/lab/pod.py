@@ -1,4 +1,4 @@
-"""Speaks CRI to containerd, through curl; one call a run. Annotations and variables are KEY=VALUE.
+"""Speaks CRI to containerd, or whoever listens at CRI_SOCKET, through curl; one call a run. Annotations and variables are KEY=VALUE.
 
     pod.py run NAMESPACE NAME UID HANDLER [ANNOTATION...]          makes a sandbox; prints its ID
     pod.py create POD NAME IMAGE [--attempt N] [--annotation A]... [--env E]... [--mount HOST:PLACE]... [--seccomp default] -- WORD...
@@ -54,13 +54,15 @@ def create(pod, name, image, *words):
     while words and words[0] in given:
         given[words[0]].append(words[1])
         words = words[2:]
-    config = field(1, field(1, name) + field(2, int(given["--attempt"][-1]))) + field(2, field(1, image))
+    config = field(1, field(1, name) + field(2, int(given["--attempt"][-1]))) + field(2, field(1, image) + field(18, image))
     config += b"".join(field(3, word) for word in words[1:])
     config += pairs(6, given["--env"])
     for mount in given["--mount"]:
         host, place = mount.split(":")
         config += field(7, field(1, place) + field(2, host))
-    config += pairs(9, ["io.kubernetes.container.name=" + name]) + pairs(10, given["--annotation"])
+    said = fields(fields(open(kept(pod), "rb").read())[1])
+    labels = [f"io.kubernetes.pod.{key}={said[number].decode()}" for number, key in enumerate(("name", "uid", "namespace"), 1)]
+    config += pairs(9, ["io.kubernetes.container.name=" + name] + labels) + pairs(10, given["--annotation"])
     security = field(3, message(NAMESPACES)) + b"".join(field(13, path) for path in MASKED)
     security += b"".join(field(14, path) for path in READ_ONLY)
     if given["--seccomp"]: # the engine's default

@@ -1,6 +1,7 @@
-"""The CRI's RuntimeService at containerd's socket, spoken through curl. Numbers are those of the CRI's fields
+"""The CRI's RuntimeService at containerd's socket, or that of CRI_SOCKET, spoken through curl. Numbers are those of the CRI's fields
 (kubernetes/cri-api, runtime.v1).
 """
+import os
 import struct
 import subprocess
 import sys
@@ -8,7 +9,7 @@ import tempfile
 import time
 import urllib.parse
 
-SOCKET = "/run/containerd/containerd.sock"
+SOCKET = os.environ.get("CRI_SOCKET", "/run/containerd/containerd.sock")
 
 
 def varint(number):

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 const VARIABLE: &str = "TORPOR_LAB";
 /// Names engines that do not work on this machine, as `cargo xtask test` finds.
 const WITHOUT: &str = "TORPOR_LAB_WITHOUT";
+/// Names the directory of CRI-O's programs.
+const CRIO: &str = "TORPOR_CRIO";
 /// Scripts that run on a lab host, and the one that starts it.
 pub(crate) const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../xtask/lab");
 /// Enters the host's control groups, which only those outside can name, and runs its arguments with the three standard
@@ -42,6 +44,20 @@ pub(crate) fn root_with(engine: &str) -> Option<PathBuf> {
         return None;
     }
     root()
+}
+
+/// Where programs of CRI-O are, which Debian has no package of: the root, or the directory that `TORPOR_CRIO` names. None, with the reason said,
+/// where there are none.
+pub(crate) fn crio(root: &Path) -> Option<PathBuf> {
+    let named = std::env::var_os(CRIO).map(PathBuf::from);
+    let usual = ["usr/bin", "usr/local/bin"].map(|directory| root.join(directory));
+    let found = named.into_iter().chain(usual).find(|directory| directory.join("crio").exists());
+    if found.is_none() {
+        eprintln!(
+            "SKIPPED: there is no crio on lab hosts, and {CRIO} names no directory with crio and pinns"
+        );
+    }
+    found
 }
 
 /// The host. It ends when it is dropped, with all that runs on it.

@@ -2,6 +2,7 @@
 
 mod bare;
 mod by_image;
+mod crio;
 mod docker;
 mod images;
 mod migration;

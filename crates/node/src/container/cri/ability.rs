@@ -128,6 +128,8 @@ mod tests {
                 include_str!("../../install/golden/crio-checkpointing.conf"),
                 Ok(Restorer::CriO),
             ),
+            // What CRI-O 1.37 tells of itself.
+            ("cri-o", "1.37.0", include_str!("golden/crio-1.37.toml"), Ok(Restorer::CriO)),
             ("docker", "20.10", "", Err(Unable::Foreign)),
         ] {
             assert_eq!(decide(name, version, configuration), expected, "{name} {version} {configuration}");

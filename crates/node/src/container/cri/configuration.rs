@@ -273,6 +273,28 @@ mod tests {
     }
 
     #[test]
+    fn a_kubelets_container_of_cri_o_is_given_what_cri_o_asks_for() {
+        // CRI-O 1.37's own document.
+        let spec = include_str!("../../../../archive/tests/it/cri_o/spec.dump");
+        let spec = serde_json::from_str(spec).unwrap();
+        let pod = Some(("default".to_owned(), "c3".to_owned()));
+        let origin = Origin { name: "app".into(), pod, labels: BTreeMap::new(), spec };
+        let made = container(&origin, &super::pod(&origin, "u2"), |_| true);
+        assert_eq!(missing(&origin.spec, &made, Restorer::CriO), []);
+        let mounts: Vec<_> =
+            made["mounts"].as_array().unwrap().iter().map(|mount| &mount["container_path"]).collect();
+        let kubelets =
+            ["/etc/hosts", "/dev/termination-log", "/var/run/secrets/kubernetes.io/serviceaccount"];
+        assert_eq!(mounts, kubelets);
+        assert_eq!(made["mounts"][2]["readonly"], true);
+        let none = missing(&origin.spec, &json!({}), Restorer::CriO);
+        assert_eq!(none.iter().map(|mount| mount.at.to_str().unwrap()).collect::<Vec<_>>(), kubelets);
+        let namespaces = &made["linux"]["security_context"]["namespace_options"];
+        assert_eq!(namespaces, &json!({"network": "POD", "pid": "CONTAINER", "ipc": "POD"}));
+        encode(message::CONTAINER, &made).unwrap();
+    }
+
+    #[test]
     fn mounts_that_nothing_is_given_for_are_told() {
         let origin = origin();
         let places = |mounts: Vec<Mount>| -> Vec<String> {

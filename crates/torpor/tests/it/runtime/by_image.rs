@@ -29,7 +29,7 @@ fn goes_on(node: &Node<'_>, container: &str, log: &str, reached: u64, begun: u64
 }
 
 #[test]
-fn containerd_restores_from_a_store_and_from_its_own_archive_in_a_pod_made_or_given() {
+fn containerd_restores_from_a_store_its_own_archive_and_a_registry_in_a_pod_made_or_given() {
     let Some(cluster) = Cluster::new() else { return };
     let node = cluster.node();
     node.run(&[cluster.path("lab/worker-registry").to_str().unwrap()]);
@@ -66,6 +66,11 @@ fn containerd_restores_from_a_store_and_from_its_own_archive_in_a_pod_made_or_gi
     let again = node.torpor(&from_archive);
     // containerd keeps the log in its archive.
     goes_on(&node, &again, "/var/log/pods/shop_other_u2/again_0.log", reached, begun);
+    let image = "docker://localhost:5000/shop/web:kept";
+    node.torpor(&["build", archive, "--for", "containerd", "--image", IMAGE, "--out", image]);
+    let from_registry = [&["restore", image, "--pod", &other, "--id", "third"][..], &ROOM].concat();
+    let third = node.torpor(&from_registry);
+    goes_on(&node, &third, "/var/log/pods/shop_other_u2/third_0.log", reached, begun);
     node.pod(&["stop", &again]);
     assert!(node.pod(&["status", &again]).starts_with("exited 7"));
     let left = node.run(&["sh", "-c", "find /var/tmp/room -mindepth 1; rm /var/tmp/pod.json"]);

@@ -70,9 +70,24 @@ impl Cluster {
         node
     }
 
+    /// A node on which CRI-O runs instead; none, with the reason said, where there is none.
+    pub(super) fn node_with_crio(&self) -> Option<Node<'_>> {
+        let programs = lab_host::crio(&self.root)?;
+        for name in ["crio", "pinns"] {
+            let place = self.path(name);
+            if !place.exists() {
+                std::fs::copy(programs.join(name), place).unwrap();
+            }
+        }
+        let node = Node { socket: "/run/crio/crio.sock", ..self.host() };
+        node.run(&[self.path("lab/crio").to_str().unwrap(), self.place.path().to_str().unwrap()]);
+        Some(node)
+    }
+
     /// A node without.
     pub(super) fn host(&self) -> Node<'_> {
-        Node { cluster: self, host: LabHost::start(&self.root, self.place.path()) }
+        let host = LabHost::start(&self.root, self.place.path());
+        Node { cluster: self, host, socket: "/run/containerd/containerd.sock" }
     }
 }
 
@@ -81,6 +96,8 @@ impl Cluster {
 pub(super) struct Node<'a> {
     cluster: &'a Cluster,
     host: LabHost,
+    /// Where its runtime listens.
+    socket: &'static str,
 }
 
 impl Node<'_> {
@@ -116,6 +133,7 @@ impl Node<'_> {
         let configuration = self.cluster.path("runtime.yaml");
         let settings = [
             format!("TORPOR_RUNTIME_CONFIG={}", configuration.display()),
+            format!("CRI_SOCKET={}", self.socket),
             format!("PATH=/usr/sbin:/usr/bin:/sbin:/bin:{}", self.cluster.place.path().display()),
         ];
         self.host.command(&settings, words)
@@ -126,7 +144,7 @@ impl Node<'_> {
     pub(super) fn run(&self, words: &[&str]) -> String {
         let output = self.output(words);
         let error = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{words:?}: {error}{}", self.containerds_log());
+        assert!(output.status.success(), "{words:?}: {error}{}", self.runtimes_log());
         String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
     }
 
@@ -184,7 +202,7 @@ impl Node<'_> {
     pub(super) fn wait_until(&self, what: &str, so: impl Fn() -> bool) {
         let until = Instant::now() + LIMIT;
         while !so() {
-            assert!(Instant::now() < until, "not yet: {what}{}", self.containerds_log());
+            assert!(Instant::now() < until, "not yet: {what}{}", self.runtimes_log());
             std::thread::sleep(PACE);
         }
     }
@@ -199,8 +217,9 @@ impl Node<'_> {
         self.host.path(path)
     }
 
-    fn containerds_log(&self) -> String {
-        let log = std::fs::read_to_string(self.path("/var/log/containerd.log")).unwrap_or_default();
+    fn runtimes_log(&self) -> String {
+        let logs = ["/var/log/containerd.log", "/var/log/crio.log"].map(|log| self.path(log));
+        let log: String = logs.iter().filter_map(|log| std::fs::read_to_string(log).ok()).collect();
         let lines: Vec<&str> = log.lines().filter(|line| line.contains("level=error")).collect();
         format!("\n{}", lines[lines.len().saturating_sub(5)..].join("\n"))
     }
