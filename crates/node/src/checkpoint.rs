@@ -16,10 +16,9 @@ use torpor_criu::options::{AfterDump, Common, DumpOptions, ExpertOption, PageTar
 use torpor_criu::page_server::PageServer;
 use torpor_criu::program::Program;
 use torpor_criu::session::{DefaultConfig, Event, Process as CriuProcess, Verdict};
-use torpor_store::DraftError;
-use torpor_store::lineage::{Epoch, Publication};
-use torpor_store::manifest::{Description, GenerationKind};
-use torpor_store::{Draft, DraftSettings, FinishedDraft, Manifest, Repository};
+use torpor_store::lineage::Epoch;
+use torpor_store::manifest::GenerationKind;
+use torpor_store::{Draft, DraftSettings, Manifest, Repository};
 
 use crate::capabilities::Capabilities;
 use crate::config::HugePages;
@@ -38,6 +37,7 @@ use crate::triggers::Kind;
 use crate::{budget, huge_pages, precopy, process_tree, volumes};
 
 mod check;
+mod commit;
 mod engine;
 mod error;
 mod in_place;
@@ -46,9 +46,11 @@ mod order;
 pub(crate) mod pages;
 
 pub use check::{Ability, Obstacle, Sockets};
+pub(crate) use commit::finish_in_time;
 pub use error::CheckpointError;
 pub use order::{Expired, Order};
 
+use commit::{describe, publish};
 use engine::{Engine, PAGES};
 use pages::PagesIntoDraft;
 
@@ -369,21 +371,6 @@ pub fn criu_number(version: &torpor_criu::rpc::Version) -> u32 {
     (major * 10_000 + minor * 100 + sub).unsigned_abs()
 }
 
-/// Finishes a draft, but gives up waiting when the order's time is over. What a storage that hangs still writes then is
-/// referred to by nothing, and collected later.
-pub(crate) fn finish_in_time<E: From<Expired> + From<DraftError>>(
-    draft: Draft,
-    description: Description,
-    order: &Order,
-) -> Result<FinishedDraft, E> {
-    let Some(left) = order.left() else { return Ok(draft.finish(description)?) };
-    let (done, finished) = mpsc::channel();
-    std::thread::spawn(move || {
-        let _ = done.send(draft.finish(description));
-    });
-    Ok(finished.recv_timeout(left).map_err(|_| Expired)??)
-}
-
 /// A program that runs on must run soon, so work waits until after the thaw; for one that ends, only the commit counts,
 /// so work begins at once.
 fn works_while_frozen(order: &Order) -> bool {
@@ -478,29 +465,4 @@ pub(crate) fn take_images(directory: &Path, draft: &mut Draft) -> Result<(), Che
         draft.image(name, &mut image)?;
     }
     Ok(())
-}
-
-fn describe(
-    subject: &Subject<'_>,
-    kind: GenerationKind,
-    facts: &Facts,
-    number: u64,
-    phases: &Phases,
-) -> Result<Description, CheckpointError> {
-    Ok(Description {
-        name: subject.epoch.name().to_string(),
-        epoch: subject.epoch.number(),
-        generation: number,
-        kind,
-        parent: subject.predecessor.map(|manifest| manifest.description().generation),
-        created: jiff::Timestamp::now(),
-        phases: phases.recorded(),
-        facts: facts.to_bytes()?,
-    })
-}
-
-/// The act by which the checkpoint begins to exist.
-fn publish(subject: &Subject<'_>, finished: FinishedDraft) -> Result<Manifest, CheckpointError> {
-    subject.epoch.publish(&Publication::new(&finished, subject.facts.program.clone()))?;
-    Ok(finished.manifest)
 }

@@ -3,20 +3,12 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use torpor_store::{DraftSettings, MemoryId, Repository};
+use torpor_store::{DraftSettings, MemoryId};
 
-use crate::sample::{BASE, PAGE, PRESENT, describe, in_memory, page, pages, small};
-
-const PROGRAM: MemoryId = MemoryId::process(7);
+use crate::sample::{BASE, PAGE, PRESENT, PROGRAM, describe, in_memory, memory_of, page, pages, small};
 
 fn settings(pages: u64) -> DraftSettings<'static> {
     DraftSettings { held: pages << 12, ahead_limit: 1 << 20, ..small() }
-}
-
-fn laid_out(repository: &Repository, manifest: &torpor_store::Manifest) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    repository.memory(manifest, PROGRAM).unwrap().lay_out_to(&mut bytes).unwrap();
-    bytes
 }
 
 #[test]
@@ -33,7 +25,7 @@ fn what_did_not_change_needs_no_room_under_the_freeze() {
     draft.pages(PROGRAM, BASE, PRESENT, &pages((0..MANY).map(now))).unwrap();
     draft.resume();
     let manifest = draft.finish(describe(1)).unwrap().manifest;
-    assert!(laid_out(&repository, &manifest) == pages((0..MANY).map(now)));
+    assert!(memory_of(&repository, &manifest) == pages((0..MANY).map(now)));
     let again = (MANY + MANY / 100) << 12;
     assert_eq!(manifest.sizes().new, again, "only what changed was stored once more");
 }
@@ -49,7 +41,7 @@ fn memory_that_is_gone_by_the_freeze_is_no_part_of_the_generation() {
     let manifest = draft.finish(describe(1)).unwrap().manifest;
     let objects: Vec<_> = manifest.memory().iter().map(|object| (object.id, object.pages)).collect();
     assert_eq!(objects, [(PROGRAM, 2)]);
-    assert!(laid_out(&repository, &manifest) == pages(10..12));
+    assert!(memory_of(&repository, &manifest) == pages(10..12));
 }
 
 #[test]
@@ -95,7 +87,7 @@ proptest! {
         if expected.is_empty() {
             prop_assert!(manifest.memory().is_empty());
         } else {
-            prop_assert!(laid_out(&repository, &manifest) == expected.into_values().collect::<Vec<_>>().concat());
+            prop_assert!(memory_of(&repository, &manifest) == expected.into_values().collect::<Vec<_>>().concat());
         }
     }
 }

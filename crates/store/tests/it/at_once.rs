@@ -3,11 +3,9 @@
 use std::io;
 use std::sync::atomic::AtomicBool;
 
-use torpor_store::{DraftError, DraftSettings, MemoryId, PageRange, Repository};
+use torpor_store::{DraftError, DraftSettings, MemoryId, PageRange};
 
-use crate::sample::{BASE, PAGE, PRESENT, describe, in_memory, page, pages, small};
-
-const PROGRAM: MemoryId = MemoryId::process(7);
+use crate::sample::{BASE, PAGE, PRESENT, PROGRAM, describe, in_memory, memory_of, page, pages, small};
 
 fn range(first: u64, pages: u64) -> PageRange {
     PageRange { memory: PROGRAM, vaddr: BASE + (first << 12), pages, flags: PRESENT }
@@ -21,12 +19,6 @@ fn read(_: usize, vaddr: u64, room: &mut [u8]) -> io::Result<()> {
     Ok(())
 }
 
-fn laid_out(repository: &Repository, manifest: &torpor_store::Manifest) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    repository.memory(manifest, PROGRAM).unwrap().lay_out_to(&mut bytes).unwrap();
-    bytes
-}
-
 #[test]
 fn several_threads_take_in_what_one_would() {
     for held in [false, true] {
@@ -38,7 +30,7 @@ fn several_threads_take_in_what_one_would() {
         draft.pages_at_once(&[range(0, 700), range(700, 1), range(900, 300)], &read, 3).unwrap();
         assert_eq!(draft.taken(), 1001 << 12);
         let manifest = draft.finish(describe(1)).unwrap().manifest;
-        assert!(laid_out(&repository, &manifest) == pages((0..701).chain(900..1200)));
+        assert!(memory_of(&repository, &manifest) == pages((0..701).chain(900..1200)));
     }
 }
 
@@ -67,7 +59,7 @@ fn of_pages_on_trial_only_those_are_kept_that_belong() {
     let manifest = draft.finish(describe(1)).unwrap().manifest;
     let objects: Vec<_> = manifest.memory().iter().map(|object| (object.id, object.pages)).collect();
     assert_eq!(objects, [(PROGRAM, 134)], "nothing of what was forgotten");
-    assert!(laid_out(&repository, &manifest) == pages(0..134));
+    assert!(memory_of(&repository, &manifest) == pages(0..134));
 }
 
 #[test]

@@ -93,6 +93,16 @@ pub(crate) fn laid_out(seeds: &[u64]) -> Vec<u8> {
     bytes
 }
 
+/// The process whose memory most generations hold.
+pub(crate) const PROGRAM: MemoryId = MemoryId::process(7);
+
+/// Its memory as a generation has it, all pages in a row.
+pub(crate) fn memory_of(repository: &Repository, manifest: &Manifest) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    repository.memory(manifest, PROGRAM).unwrap().lay_out_to(&mut bytes).unwrap();
+    bytes
+}
+
 /// Reads everything of a generation and compares it with what [`write`] wrote.
 pub(crate) fn assert_reads(repository: &Repository, manifest: &Manifest, seeds: &[u64]) {
     let mut bytes = Vec::new();
