@@ -26,6 +26,7 @@ use super::{Exit, store};
 #[command(group(clap::ArgGroup::new("container").args(["bundle", "into"])))]
 pub(crate) struct Args {
     /// A directory of CRIU's images, an archive of those of plain processes, or a name in the store, as NAME or NAME@NUMBER. What is there as a path is one.
+    /// For `--into cri` also any other checkpoint, such as an image: `docker://NAME`, `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]`.
     #[arg(value_name = "SOURCE")]
     source: PathBuf,
     /// The directory of the container's configuration. Without it, plain processes are restored.
