@@ -35,6 +35,7 @@ mod snapshot;
 pub mod state;
 pub mod stored;
 mod together;
+pub mod unpacked;
 
 pub use error::ContainerError;
 pub use find::{FindError, Query, Roots};

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags};
 use torpor_criu::diagnosis::Operation;
+use torpor_criu::image::edit::{self, EditError};
 use torpor_criu::image::namespace::Mount;
 use torpor_criu::image::{ImageReader, Kind, Limits};
 
@@ -176,9 +177,31 @@ pub(super) fn sources_of_mounts(bundle: &Path) -> Result<BTreeMap<PathBuf, PathB
     Ok(sources.collect())
 }
 
-/// The root directory of a bundle.
-pub(crate) fn root_of_bundle(path: &Path) -> Result<PathBuf, ContainerError> {
+/// The root directory of a bundle, which must be there.
+///
+/// # Errors
+/// It is not, or the configuration cannot be read.
+pub fn root_of_bundle(path: &Path) -> Result<PathBuf, ContainerError> {
     configuration(path).map(|(_, rootfs)| rootfs)
+}
+
+/// Has CRIU not compare the permissions of the container's root in images of ours: each engine makes roots with others, and so does who
+/// unpacks an image for a bundle.
+///
+/// # Errors
+/// The images cannot be read or changed.
+pub fn take_any_root(images: &Path) -> Result<(), ContainerError> {
+    let path = images.join("files.img");
+    let read = match std::fs::read(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        read => read.map_err(ContainerError::place(&path))?,
+    };
+    let damaged = |source| ContainerError::Edit { path: path.clone(), source: EditError::from(source) };
+    let changed = edit::any_mode_of_root(&read).map_err(damaged)?;
+    if changed != read {
+        std::fs::write(&path, changed).map_err(ContainerError::place(&path))?;
+    }
+    Ok(())
 }
 
 /// Refuses what is certainly no directory of images, or not all of one.

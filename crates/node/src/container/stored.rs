@@ -13,7 +13,7 @@ use torpor_store::{Manifest, Repository};
 use super::ContainerError;
 use super::generation::{Facts, Process};
 use super::lease::{Lease, Taker};
-use super::restore::{Wanted, container, root_of_bundle, sources_of_mounts};
+use super::restore::{Wanted, container, root_of_bundle, sources_of_mounts, take_any_root};
 use super::route::Runtime;
 use crate::accelerator::{self, Plugins, Vendor};
 use crate::files::layout::{Before, LayoutPlan, LayoutReport};
@@ -319,6 +319,7 @@ fn restore(
         let name = format!("restore-{}", wanted.id);
         let images = Staging::create(from.room, &name).map_err(ContainerError::place(from.room))?;
         kept.images_into(images.path())?;
+        take_any_root(images.path())?;
         let before = files.iter().map(Files::before).collect::<Result<Vec<_>, _>>()?;
         files.iter_mut().try_for_each(|files| files.put().map(drop))?;
         // Before its first instruction: a suspend is resumed once.

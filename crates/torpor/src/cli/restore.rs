@@ -8,12 +8,13 @@ mod unpacked;
 
 use std::path::{Path, PathBuf};
 
+use imported::Form;
 pub(super) use into::Engine;
 use torpor_node::config::Surroundings;
-use torpor_node::container::Flavor;
 use torpor_node::container::restore::{self, Wanted};
 use torpor_node::container::route::Runtime;
 use torpor_node::container::stored::{self, Origin};
+use torpor_node::container::{self, Flavor};
 use torpor_node::criu_bundle;
 use torpor_node::processes::{self, Processes};
 use torpor_store::name::Reference;
@@ -25,7 +26,7 @@ use super::{Exit, store};
 #[derive(Debug, clap::Args)]
 #[command(group(clap::ArgGroup::new("container").args(["bundle", "into"])))]
 pub(crate) struct Args {
-    /// A directory of CRIU's images, an archive of those of plain processes, or a name in the store, as NAME or NAME@NUMBER. What is there as a path is one.
+    /// A directory of CRIU's images, an archive, or a name in the store, as NAME or NAME@NUMBER. What is there as a path is one.
     /// For `--into cri` also any other checkpoint, such as an image: `docker://NAME`, `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]`.
     #[arg(value_name = "SOURCE")]
     source: PathBuf,
@@ -125,12 +126,20 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
                 staging: &staging,
             };
             let runtime = low_level(args.runtime.as_deref())?;
+            let with = |images: &Path| restore::container(&runtime, &Wanted { images, ..wanted.clone() });
             match &from {
-                None => restore::container(&runtime, &wanted)?,
-                Some(from) if imported::is_directory(from)? => imported::go_on(from, id, &|images| {
-                    restore::container(&runtime, &Wanted { images, ..wanted.clone() })
-                })?,
-                Some(from) => stored::from_store(&runtime, &wanted, from)?,
+                None if images.is_file() => {
+                    let place = unpacked::container(&images, &args.room)?;
+                    container::unpacked::restore(&runtime, &wanted, place.path())?
+                }
+                None => with(&images)?,
+                Some(from) => match imported::form(from)? {
+                    Some(form @ Form::Directory) => imported::go_on(from, form, id, &with)?,
+                    Some(form @ Form::Archive) => imported::go_on(from, form, id, &|directory| {
+                        container::unpacked::restore(&runtime, &wanted, directory)
+                    })?,
+                    None => stored::from_store(&runtime, &wanted, from)?,
+                },
             }
         }
         None => {
@@ -147,12 +156,12 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
             };
             match &from {
                 None if images.is_file() => {
-                    let unpacked = unpacked::lay_out(&images, &args.room)?;
+                    let unpacked = unpacked::processes(&images, &args.room)?;
                     processes::restore(&Processes { images: unpacked.path(), ..wanted })?
                 }
                 None => processes::restore(&wanted)?,
-                Some(from) if imported::is_directory(from)? => {
-                    imported::go_on(from, "processes", &|images| {
+                Some(from) if imported::form(from)? == Some(Form::Directory) => {
+                    imported::go_on(from, Form::Directory, "processes", &|images| {
                         processes::restore(&Processes { images, previous: None, ..wanted.clone() })
                     })?
                 }

@@ -1,5 +1,6 @@
 //! `torpor-runtime` under real engines, on lab hosts: what it hands on is as without it, and what it restores goes on.
 
+mod archives;
 mod bare;
 mod by_image;
 mod crio;

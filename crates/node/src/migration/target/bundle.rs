@@ -61,6 +61,7 @@ impl Maker for ByRuntime<'_> {
         let kept = Kept::new(&repository, &manifest)?;
         let images = Staging::create(sent.place, "images").map_err(ContainerError::place(sent.place))?;
         kept.images_into(images.path())?;
+        restore::take_any_root(images.path())?;
         self.fits(images.path())?;
         let mut files = kept.all_files_for(directory)?;
         // The bundle's root must be there before anything is noted of it.

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use torpor_node::config::Surroundings;
+use torpor_node::container;
 use torpor_node::container::restore::{self, Wanted};
 use torpor_node::container::sandbox::{Sandbox, Volumes};
 use torpor_node::container::stored::Kept;
@@ -12,7 +13,8 @@ use torpor_store::lineage::{Lineage, LineageError};
 use torpor_store::name::Reference;
 use torpor_store::{Manifest, Repository};
 
-use super::{imported, low_level};
+use super::imported::{self, Form};
+use super::{low_level, unpacked};
 use crate::cli::Exit;
 use crate::cli::failure::Failure;
 
@@ -59,20 +61,34 @@ pub(super) fn run(args: &super::Args) -> anyhow::Result<Exit> {
     let repository;
     let manifest;
     let mut kept = None;
+    let mut archive = false;
     let images = match args.reference()? {
+        None if args.source.is_file() => {
+            unpacked::container_into(&unpacked::open(&args.source)?, place.path())?;
+            archive = true;
+            place.path().join(container::unpacked::IMAGES)
+        }
         None => std::path::absolute(&args.source)?,
         Some(reference) => {
             repository = args.store.open()?;
             manifest = generation(&repository, &reference)?;
-            if imported::is_listed(&manifest) {
-                imported::rebuild(&repository, &manifest, place.path())?;
-            } else {
-                let found = Kept::new(&repository, &manifest)?;
-                found.check(&Machine::read())?;
-                found.images_into(place.path())?;
-                kept = Some(found);
+            match imported::form_of(&manifest) {
+                Some(form) => {
+                    imported::rebuild(&repository, &manifest, form, place.path())?;
+                    archive = form == Form::Archive;
+                }
+                None => {
+                    let found = Kept::new(&repository, &manifest)?;
+                    found.check(&Machine::read())?;
+                    found.images_into(place.path())?;
+                    restore::take_any_root(place.path())?;
+                    kept = Some(found);
+                }
             }
-            place.path().to_owned()
+            match archive {
+                true => place.path().join(container::unpacked::IMAGES),
+                false => place.path().to_owned(),
+            }
         }
     };
     let volumes = match args.sandbox.volumes {
@@ -84,6 +100,10 @@ pub(super) fn run(args: &super::Args) -> anyhow::Result<Exit> {
         for mut files in kept.all_files_for(sandbox.bundle())? {
             files.put()?;
         }
+    }
+    if archive {
+        let root = restore::root_of_bundle(sandbox.bundle())?;
+        container::unpacked::put_files(place.path(), &root)?.release();
     }
     let own_pid_file = sandbox.bundle().join("pid");
     restore::container(

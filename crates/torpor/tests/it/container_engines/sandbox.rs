@@ -20,12 +20,21 @@ fn look(host: &Host, source: &str, words: &[&str]) -> Vec<String> {
 }
 
 #[test]
-fn a_container_in_a_sandbox_reaches_nothing_and_changes_nothing() {
+fn a_container_of_runcs_in_a_sandbox_reaches_nothing_and_changes_nothing() {
+    reaches_nothing_and_changes_nothing("runc");
+}
+
+#[test]
+fn a_container_of_cruns_in_a_sandbox_reaches_nothing_and_changes_nothing() {
+    reaches_nothing_and_changes_nothing("crun");
+}
+
+fn reaches_nothing_and_changes_nothing(runtime: &str) {
     let Some((here, _there)) = Host::two() else { return };
     here.bundle("look", &format!("echo changed > /kept; {SLOW_COUNTER}"));
     // The machine's own network, from which the other one is reached.
     here.join_network("look");
-    here.start("runc", "look");
+    here.start(runtime, "look");
     here.counts_beyond("look", 1);
     let keep = ["checkpoint", "container:look", "--store", "/run/store", "--name", "look"];
     here.torpor(&keep);
@@ -35,7 +44,7 @@ fn a_container_in_a_sandbox_reaches_nothing_and_changes_nothing() {
     let root = here.names("/run/b/look/rootfs");
 
     for round in 0..2 {
-        let pids = look(&here, "look@1", &[]);
+        let pids = look(&here, "look@1", &["--runtime", runtime]);
         assert!(pids.len() > 1, "{pids:?}");
         for pid in &pids {
             assert!(here.run(&["cat", &format!("/proc/{pid}/status")]).contains("State:\tT"), "{pid}");
@@ -56,11 +65,11 @@ fn a_container_in_a_sandbox_reaches_nothing_and_changes_nothing() {
             here.run(&["cat", &inside]).trim().parse::<u64>().is_ok_and(|count| count > end + 1)
         });
         assert_eq!(here.count("look"), end, "round {round}");
-        here.run(&["runc", "delete", "--force", "look-sandbox"]);
+        here.run(&[runtime, "delete", "--force", "look-sandbox"]);
     }
-    let pids = look(&here, "look", &["--volumes", "empty", "--id", "other"]);
+    let pids = look(&here, "look", &["--volumes", "empty", "--id", "other", "--runtime", runtime]);
     assert_eq!(here.run(&["ls", &format!("/proc/{}/root/volume", pids[0])]), "");
-    here.run(&["runc", "delete", "--force", "other"]);
+    here.run(&[runtime, "delete", "--force", "other"]);
 
     assert_eq!(here.names("/run/b/look/rootfs"), root);
     assert_eq!(here.run(&["cat", "/proc/self/mountinfo"]), mounts);
@@ -76,9 +85,11 @@ fn a_container_in_a_sandbox_reaches_nothing_and_changes_nothing() {
         "--room",
         "/run/room",
         "--detach",
+        "--runtime",
+        runtime,
     ];
     here.torpor_quietly(&restore);
     here.counts_beyond("look", end);
-    here.run(&["runc", "delete", "--force", "look"]);
+    here.run(&[runtime, "delete", "--force", "look"]);
     assert!(here.refused(&["restore", "look", "--sandbox"]).contains("--bundle"));
 }
