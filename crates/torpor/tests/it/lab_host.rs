@@ -107,6 +107,17 @@ impl LabHost {
         }
     }
 
+    /// Starts a registry without TLS, which deletes images if it `deletes`, and waits until it answers.
+    pub(crate) fn start_registry(&self, port: u16, deletes: bool) {
+        let script = format!(
+            "mkdir -p /var/tmp/{port} && cd /var/tmp/{port} && printf '%s' '{{version: 0.1, log: {{level: error}}, \
+             storage: {{filesystem: {{rootdirectory: /var/tmp/{port}}}, delete: {{enabled: {deletes}}}}}, http: {{addr: \":{port}\"}}}}' \
+             > config.yml && (setsid docker-registry serve config.yml > log 2>&1 < /dev/null &) && \
+             for _ in $(seq 100); do (echo > /dev/tcp/127.0.0.1/{port}) 2>/dev/null && exit; sleep 0.1; done; cat log >&2; exit 1"
+        );
+        assert!(self.command(&[], &["bash", "-c", &script]).status().unwrap().success());
+    }
+
     /// What its control groups are called.
     pub(crate) fn group(&self) -> &str {
         &self.group

@@ -55,6 +55,11 @@ impl Host {
         Some(host)
     }
 
+    /// Starts a registry on it; see [`LabHost::start_registry`].
+    pub(super) fn start_registry(&self, port: u16, deletes: bool) {
+        self.lab.start_registry(port, deletes);
+    }
+
     /// A path of the machine, seen from here.
     pub(super) fn path(&self, path: &str) -> PathBuf {
         self.lab.path(path)

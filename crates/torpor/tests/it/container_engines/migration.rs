@@ -209,22 +209,11 @@ fn a_container_moves_by_a_store_that_both_machines_share() {
     there.run(&["runc", "delete", "--force", "shared"]);
 }
 
-/// Starts a registry on a machine, which deletes images if it `deletes`, and waits until it answers.
-fn start_registry(host: &Host, port: u16, deletes: bool) {
-    let script = format!(
-        "mkdir -p /var/tmp/{port} && cd /var/tmp/{port} && printf '%s' '{{version: 0.1, log: {{level: error}}, \
-         storage: {{filesystem: {{rootdirectory: /var/tmp/{port}}}, delete: {{enabled: {deletes}}}}}, http: {{addr: \":{port}\"}}}}' \
-         > config.yml && (setsid docker-registry serve config.yml > log 2>&1 < /dev/null &) && \
-         for _ in $(seq 100); do (echo > /dev/tcp/127.0.0.1/{port}) 2>/dev/null && exit; sleep 0.1; done; cat log >&2; exit 1"
-    );
-    host.run(&["bash", "-c", &script]);
-}
-
 #[test]
 fn a_container_moves_by_a_registry_to_the_first_who_takes_it() {
     let Some((here, there)) = Host::two() else { return };
-    start_registry(&here, 5000, true);
-    start_registry(&here, 5001, false);
+    here.start_registry(5000, true);
+    here.start_registry(5001, false);
     here.bundle("kept", &format!("{CHANGES}; {COUNTER}"));
     here.start("runc", "kept");
     here.counts_beyond("kept", 3);

@@ -218,3 +218,29 @@ fn a_target_that_is_killed_leaves_a_container_of_podmans_in_one_place() {
     here.remove("web");
     there.remove("web");
 }
+
+#[test]
+fn a_container_moves_from_podman_to_podman_by_a_registry() {
+    let Some(cluster) = Cluster::new() else { return };
+    let [here, there] = Engine::two(&cluster, "podman");
+    here.node.start_registry(5000);
+    here.start("web", COUNTER);
+    here.counts_beyond(3);
+    let place = ["--plain-http", "docker://10.77.0.1:5000/shop/web"];
+    let said = here.node.torpor(&["migrate", "container:web", place[0], "--to", place[1]]);
+    assert!(said.contains("torpor receive --from"), "{said}");
+    here.node.wait_until("the engine sees its end", || !here.runs("web"));
+    let end = here.count().unwrap();
+    let flags = there.flags();
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let receive = [&["receive", place[0], "--from", place[1], "--"], &flags[..]].concat();
+    let said = there.node.torpor(&receive);
+    assert!(said.contains("runs here"), "{said}");
+    there.counts_beyond(end);
+    assert_eq!(there.run(&["exec", "web", "cat", "/etc/me"]), "mine");
+    there.is_tidy();
+    there.run(&["stop", "--time=20", "web"]);
+    assert_eq!(there.run(&["wait", "web"]), "7");
+    here.remove("web");
+    there.remove("web");
+}

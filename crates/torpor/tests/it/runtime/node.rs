@@ -106,6 +106,11 @@ impl Node<'_> {
         self.host.connect(&other.host);
     }
 
+    /// Starts a registry on it, which deletes images.
+    pub(super) fn start_registry(&self, port: u16) {
+        self.host.start_registry(port, true);
+    }
+
     /// Has Docker run here, and know the runtime.
     pub(super) fn install_docker(&self) {
         std::fs::write(self.path("/etc/docker/daemon.json"), "{\"log-level\": \"warn\"}\n").unwrap();
