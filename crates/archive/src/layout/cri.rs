@@ -1,8 +1,23 @@
 //! What containerd and CRI-O read when a container is created from a checkpoint (checkpointctl `lib/metadata.go`).
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
 use super::{Description, Note, Obstacle, Request, Target};
+
+/// What the kubelet writes on a container (kubernetes, `pkg/kubelet/kuberuntime/labels.go`). Who restores puts the new container's hash
+/// in place of the old one's, where there is an old one; without it the kubelet finds that the container is not the one it asked for, and
+/// starts it anew. These stand for what a checkpoint does not tell.
+const OF_THE_KUBELET: [(&str, &str); 5] = [
+    ("io.kubernetes.container.hash", "0"),
+    ("io.kubernetes.container.restartCount", "0"),
+    ("io.kubernetes.container.terminationMessagePath", "/dev/termination-log"),
+    ("io.kubernetes.container.terminationMessagePolicy", "File"),
+    ("io.kubernetes.pod.terminationGracePeriod", "30"),
+];
+/// Where CRI-O keeps the annotations that it was given for a container.
+const GIVEN: &str = "io.kubernetes.cri-o.Annotations";
 
 /// The documents beside the images.
 pub(super) fn documents(
@@ -48,10 +63,10 @@ pub(super) fn documents(
 fn config(description: &Description, target: Target) -> Value {
     let image = description.image.as_deref().unwrap_or_default();
     let reference = description.image_reference.as_deref();
-    let id = description.image_id.as_deref();
+    // CRI-O takes nothing but an ID here, and looks for the image by its name where there is none.
+    let id = description.image_id.as_deref().filter(|id| is_image_id(id)).unwrap_or_default();
     let (reference, runtime, name) = match target {
-        // CRI-O looks for the image by its ID.
-        Target::CriO => (id.or(reference).unwrap_or(image), "runc", description.name.clone()),
+        Target::CriO => (id, "runc", description.name.clone()),
         _ => {
             let (pod, namespace, uid) = pod(description);
             let name = format!("{}_{pod}_{namespace}_{uid}_0", description.name);
@@ -72,6 +87,11 @@ fn config(description: &Description, target: Target) -> Value {
     })
 }
 
+/// Whether it is what Podman and CRI-O call images by (containers/storage: 64 hexadecimal digits).
+fn is_image_id(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
 /// The pod's name, its namespace and UID. A container that was in none gets one of its name.
 fn pod(description: &Description) -> (&str, &str, &str) {
     let pod = description.pod.as_ref();
@@ -83,6 +103,18 @@ fn pod(description: &Description) -> (&str, &str, &str) {
         text(pod.and_then(|pod| pod.namespace.as_ref()), "default"),
         text(pod.and_then(|pod| pod.uid.as_ref()), &description.id),
     )
+}
+
+/// The annotations that a container was given by its kubelet, as far as that is known.
+fn given(description: &Description) -> BTreeMap<String, String> {
+    let spec = description.spec.as_ref();
+    let kept = spec.and_then(|spec| spec["annotations"][GIVEN].as_str());
+    let mut given: BTreeMap<String, String> =
+        kept.and_then(|kept| serde_json::from_str(kept).ok()).unwrap_or_default();
+    for (key, usual) in OF_THE_KUBELET {
+        given.entry(key.to_owned()).or_insert_with(|| usual.to_owned());
+    }
+    given
 }
 
 /// The specification with the annotations that the engine knows its containers by.
@@ -101,7 +133,7 @@ fn noted(description: &Description, target: Target, spec: &Value) -> Value {
             "io.kubernetes.pod.name": pod,
             "io.kubernetes.pod.namespace": namespace,
             "io.kubernetes.pod.uid": uid,
-            "io.kubernetes.cri-o.Annotations": "{}",
+            GIVEN: json!(given(description)).to_string(),
             "io.kubernetes.cri-o.ContainerType": "container",
             "io.kubernetes.cri-o.ImageName": image,
             "io.kubernetes.cri-o.ImageRef": description.image_id.as_deref().unwrap_or_default(),
@@ -141,7 +173,7 @@ fn container_status(description: &Description) -> Value {
         "image": {"image": image},
         "image_ref": description.image_reference.as_deref().unwrap_or(image),
         "labels": description.labels,
-        "annotations": {},
+        "annotations": given(description),
     })
 }
 
@@ -159,4 +191,18 @@ fn status(description: &Description) -> Value {
         "Resources": {"linux": {}},
         "Restore": false,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_is_known_by_its_digits_alone() {
+        assert!(is_image_id(&"0af9".repeat(16)));
+        let digest = format!("sha256:{}", "0af9".repeat(16));
+        for other in ["", "busybox:1", "0af9", digest.as_str()] {
+            assert!(!is_image_id(other), "{other}");
+        }
+    }
 }

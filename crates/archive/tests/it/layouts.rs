@@ -163,9 +163,19 @@ fn containerd_gets_its_own_again() {
     let config = document(&made, "config.dump");
     assert_eq!(config["rootfsImageRef"], "quay.io/shop/web:1");
     assert_eq!(document(&made, "status.dump")["metadata"]["name"], "web");
+    assert_eq!(document(&made, "status.dump")["annotations"], of_the_kubelet());
     assert_eq!(document(&made, "spec.dump")["annotations"]["io.kubernetes.cri.container-name"], "web");
     assert!(made.entry("deleted.files").is_none() && made.entry("network.status").is_none());
     assert_eq!(bytes(&made, "container.log"), b"ready\n");
+}
+
+/// Without these the kubelet starts a restored container anew: "Container definition changed".
+fn of_the_kubelet() -> Value {
+    json!({
+        "io.kubernetes.container.hash": "0", "io.kubernetes.container.restartCount": "0",
+        "io.kubernetes.container.terminationMessagePath": "/dev/termination-log",
+        "io.kubernetes.container.terminationMessagePolicy": "File", "io.kubernetes.pod.terminationGracePeriod": "30",
+    })
 }
 
 #[test]
@@ -174,7 +184,7 @@ fn cri_o_gets_what_it_reads() {
     let annotations = &document(&made, "spec.dump")["annotations"];
     assert_eq!(annotations["io.container.manager"], "cri-o");
     for (key, value) in
-        [("Metadata", json!({"name": "web"})), ("Labels", json!({})), ("Annotations", json!({}))]
+        [("Metadata", json!({"name": "web"})), ("Labels", json!({})), ("Annotations", of_the_kubelet())]
     {
         let text = annotations[format!("io.kubernetes.cri-o.{key}")].as_str().unwrap();
         assert_eq!(serde_json::from_str::<Value>(text).unwrap(), value, "{key}");
