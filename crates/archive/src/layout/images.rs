@@ -6,7 +6,8 @@
 use std::collections::HashSet;
 
 use torpor_criu::image::edit::{
-    any_mode_of_root, close_connections, external_network, sockets, without_mounts,
+    MOUNTS_OF_ENGINES, any_mode_of_root, close_connections, external_network, mounts_in_use, sockets,
+    without_mounts,
 };
 use torpor_criu::image::file::File;
 use torpor_criu::image::namespace::{Mount, NetworkNamespace};
@@ -23,8 +24,6 @@ use crate::source::{Entry, EntryKind};
 const MAX_IMAGE: u64 = 256 << 20;
 /// The name under which a network namespace is given to a restore.
 const NETWORK: &str = "extRootNetNS";
-/// What an engine mounts for its own ends, and a program hardly misses.
-const OWN: [&str; 3] = ["/run/.containerenv", "/dev/termination-log", "/etc/resolv.conf"];
 
 /// The network that the container is restored in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -145,16 +144,13 @@ impl Parsed {
             match name.map(|name| name.kind) {
                 Some(Kind::Mounts) => {
                     let mounts = read_all::<Mount>(&checkpoint.bytes(entry, MAX_IMAGE)?).map_err(damaged)?;
-                    parsed.in_use.extend(mounts.iter().map(|mount| mount.parent_mnt_id));
+                    parsed.in_use.extend(mounts_in_use(&mounts, []));
                     parsed.mounts.push((entry.name.clone(), mounts));
                 }
                 Some(Kind::Files) => {
                     let bytes = checkpoint.bytes(entry, MAX_IMAGE)?;
-                    for file in read_all::<File>(&bytes).map_err(damaged)? {
-                        let regular = file.reg.and_then(|file| file.mnt_id);
-                        let socket = file.usk.and_then(|socket| socket.mnt_id);
-                        parsed.in_use.extend(regular.into_iter().chain(socket).map(i32::cast_unsigned));
-                    }
+                    let files: Vec<File> = read_all(&bytes).map_err(damaged)?;
+                    parsed.in_use.extend(mounts_in_use([], &files));
                     parsed.files = Some((entry.name.clone(), bytes));
                 }
                 _ => {}
@@ -201,7 +197,7 @@ fn mounts(
             }
         } else if given.is_some_and(|given| given.source.is_some() || target != Target::Podman) {
             continue;
-        } else if OWN.contains(&destination.as_str()) && !in_use {
+        } else if MOUNTS_OF_ENGINES.contains(&destination.as_str()) && !in_use {
             leave_out.insert(mount.mnt_id);
         } else if target == Target::Podman {
             obstacles.push(Obstacle::Mount { destination });

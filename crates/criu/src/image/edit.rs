@@ -12,7 +12,9 @@ mod surroundings;
 
 pub use files::{Moved, move_files};
 pub use sockets::{Socket, SocketKind, internal_pairs, sockets};
-pub use surroundings::{any_mode_of_root, external_network, without_mounts};
+pub use surroundings::{
+    MOUNTS_OF_ENGINES, any_mode_of_root, external_network, mounts_in_use, without_mounts,
+};
 
 /// Why an image cannot be changed as asked.
 #[derive(Debug, thiserror::Error)]

@@ -266,6 +266,9 @@ impl Making<'_> {
         let projections = Projections::of(&self.grant.mounts);
         let mut prepared = images::prepare(images, &self.addresses()?, &projections).map_err(&failed)?;
         networks::fit(images, &self.network).map_err(&failed)?;
+        let is_mounted =
+            |place: &str| self.grant.mounts.iter().any(|mount| mount.destination == Path::new(place));
+        images::leave_out_engines_own(images, is_mounted).map_err(&failed)?;
         crate::container::restore::check(images, &self.bundle).map_err(&failed)?;
         let claim = Claim::read(images).map_err(&failed)?;
         let mut misfits = fit::misfits(&claim, self.grant, Path::exists);

@@ -8,6 +8,8 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use torpor_criu::image::edit::{self, Socket};
+use torpor_criu::image::file::File;
+use torpor_criu::image::namespace::Mount;
 use torpor_criu::image::process::{Core, TaskState, TreeEntry};
 use torpor_criu::image::{Record, read_all};
 
@@ -78,6 +80,40 @@ pub fn prepare(
     Ok(prepared)
 }
 
+/// Leaves out mounts that another engine had for its own ends, where nothing is mounted at their place here and nothing uses them.
+///
+/// # Errors
+/// An image cannot be read, changed or written.
+pub(super) fn leave_out_engines_own(
+    images: &Path,
+    is_mounted: impl Fn(&str) -> bool,
+) -> Result<(), ContainerError> {
+    let files = images.join("files.img");
+    let files: Vec<File> = if files.exists() { entries(&files)? } else { Vec::new() };
+    let names = std::fs::read_dir(images).map_err(ContainerError::place(images))?;
+    let is_list = |path: &Path| {
+        path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"mountpoints-"))
+    };
+    for path in names.flatten().map(|name| name.path()).filter(|path| is_list(path)) {
+        let bytes = std::fs::read(&path).map_err(ContainerError::place(&path))?;
+        let broken = |source| ContainerError::Image { path: path.clone(), source };
+        let mounts: Vec<Mount> = read_all(&bytes).map_err(broken)?;
+        let in_use = edit::mounts_in_use(&mounts, &files);
+        let is_idle = |mount: &Mount| {
+            let place = mount.mountpoint.as_str();
+            mount.ext_key.is_some()
+                && edit::MOUNTS_OF_ENGINES.contains(&place)
+                && !is_mounted(place)
+                && !in_use.contains(&mount.mnt_id)
+        };
+        if mounts.iter().any(is_idle) {
+            let less = edit::without_mounts(&bytes, is_idle).map_err(broken)?;
+            std::fs::write(&path, less).map_err(ContainerError::place(&path))?;
+        }
+    }
+    Ok(())
+}
+
 /// An address that this place has for itself alone.
 fn is_own(address: IpAddr) -> bool {
     !address.is_loopback() && !address.is_unspecified() && !address.is_multicast()
@@ -134,8 +170,10 @@ pub(crate) fn entries<M: Record>(path: &Path) -> Result<Vec<M>, ContainerError> 
 
 #[cfg(test)]
 mod tests {
+    use prost::Message as _;
     use torpor_criu::image::edit::SocketKind;
     use torpor_criu::image::socket::TcpState;
+    use torpor_criu::image::{ImageWriter, Kind};
 
     use super::*;
 
@@ -158,6 +196,25 @@ mod tests {
 
     fn addresses(texts: &[&str]) -> Vec<IpAddr> {
         texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn what_another_engine_mounted_for_itself_is_left_out_where_it_is_not_here() {
+        let images = tempfile::tempdir().unwrap();
+        let path = images.path().join("mountpoints-5.img");
+        let mount = |mnt_id, place: &str| {
+            let key = Some(place.to_owned());
+            Mount { mnt_id, mountpoint: place.to_owned(), ext_key: key, ..Mount::default() }
+        };
+        let mut image = ImageWriter::new(Kind::Mounts, Vec::new()).unwrap();
+        for (id, place) in [(1, "/data"), (2, "/run/.containerenv"), (3, "/dev/termination-log")] {
+            image.entry(&mount(id, place).encode_to_vec(), &[]).unwrap();
+        }
+        std::fs::write(&path, image.into_inner()).unwrap();
+        leave_out_engines_own(images.path(), |place| place == "/dev/termination-log").unwrap();
+        let left: Vec<Mount> = entries(&path).unwrap();
+        let left: Vec<&str> = left.iter().map(|mount| mount.mountpoint.as_str()).collect();
+        assert_eq!(left, ["/data", "/dev/termination-log"]);
     }
 
     #[test]

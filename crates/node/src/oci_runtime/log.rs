@@ -1,7 +1,8 @@
 //! The runtime's log, as runc and crun write it, so that engines find the reason of a failure there.
 //!
 //! containerd's shim reads the last line of level `error` (containerd/go-runc and `pkg/process/utils.go`), conmon hands the file to
-//! Podman and CRI-O; what they find becomes the message of the failed call, and what `kubectl describe` shows.
+//! Podman. CRI-O names no file: its conmon passes on what is said on standard error, which is the container's own once that runs. What
+//! they find becomes the message of the failed call, and what `kubectl describe` shows.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -31,9 +32,19 @@ impl Level {
     }
 }
 
-/// Writes a line to where the command line says. An error is told on standard error too, as by runc.
+/// Whether a line is told on standard error: an error as by runc, and a warning that would be told nowhere else. What is as it should
+/// be is not: it would stand in the container's log.
+fn is_told(level: Level, is_kept: bool) -> bool {
+    match level {
+        Level::Info => false,
+        Level::Warning => !is_kept,
+        Level::Error => true,
+    }
+}
+
+/// Writes a line to where the command line says, and where it has to be told, to standard error.
 pub fn write(global: &Global, level: Level, message: &str) {
-    let mut told = global.log.is_none();
+    let mut is_kept = false;
     if let Some(path) = &global.log {
         let line = line(global.log_format, level, message, Timestamp::now());
         let written = OpenOptions::new()
@@ -41,9 +52,9 @@ pub fn write(global: &Global, level: Level, message: &str) {
             .create(true)
             .open(path)
             .and_then(|mut log| log.write_all(line.as_bytes()));
-        told = written.is_err() || level == Level::Error;
+        is_kept = written.is_ok();
     }
-    if told {
+    if is_told(level, is_kept) {
         // Where nobody reads, nobody misses it.
         let _ = writeln!(std::io::stderr(), "torpor-runtime: {message}");
     }
@@ -75,6 +86,15 @@ mod tests {
         assert_eq!(json["level"], "error");
         assert_eq!(json["msg"], "no \"web\"");
         assert_eq!(json["time"], "1970-01-01T00:00:00Z");
+    }
+
+    #[test]
+    fn a_containers_log_says_nothing_of_what_is_as_it_should_be() {
+        for (level, kept, nowhere) in
+            [(Level::Info, false, false), (Level::Warning, false, true), (Level::Error, true, true)]
+        {
+            assert_eq!((is_told(level, true), is_told(level, false)), (kept, nowhere), "{level:?}");
+        }
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! What has to be another where a container goes on under another engine.
 
+use std::collections::HashSet;
+
 use super::{WireError, edit_entries};
-use crate::image::file::RegularFile;
+use crate::image::file::{File, RegularFile};
 use crate::image::namespace::Mount;
 use crate::image::{ImageError, ImageReader, ImageWriter, Kind, Limits};
 use crate::wire::Message;
@@ -11,6 +13,24 @@ mod field {
     pub(super) const REGULAR_FILE: u32 = 3;
     pub(super) const MODE: u32 = 10;
     pub(super) const NETWORK_KEY: u32 = 8;
+}
+
+/// What engines mount for their own ends, and a program hardly misses.
+pub const MOUNTS_OF_ENGINES: [&str; 3] = ["/run/.containerenv", "/dev/termination-log", "/etc/resolv.conf"];
+
+/// The ids of mounts that something else refers to: what is mounted on them, and files that are open there.
+#[must_use]
+pub fn mounts_in_use<'a>(
+    mounts: impl IntoIterator<Item = &'a Mount>,
+    files: impl IntoIterator<Item = &'a File>,
+) -> HashSet<u32> {
+    let below = mounts.into_iter().map(|mount| mount.parent_mnt_id);
+    let open = files.into_iter().flat_map(|file| {
+        let regular = file.reg.as_ref().and_then(|file| file.mnt_id);
+        let socket = file.usk.as_ref().and_then(|socket| socket.mnt_id);
+        regular.into_iter().chain(socket).map(i32::cast_unsigned)
+    });
+    below.chain(open).collect()
 }
 
 /// A `mountpoints-ID.img` without some of its mounts. Nothing may be mounted on them, and no file on them may be open.
@@ -76,7 +96,7 @@ mod tests {
     use prost::Message as _;
 
     use super::*;
-    use crate::image::file::{File, FileType};
+    use crate::image::file::FileType;
     use crate::image::framing::tests::image;
     use crate::image::read_all;
 
@@ -93,6 +113,17 @@ mod tests {
         let after = without_mounts(&before, |mount| mount.mountpoint == "/run/.containerenv").unwrap();
         assert_eq!(after, image(Kind::Mounts, &[(&kept, &[])]));
         assert!(without_mounts(&before[..before.len() - 1], |_| false).is_err());
+    }
+
+    #[test]
+    fn a_mount_is_in_use_by_what_is_mounted_on_it_or_open_there() {
+        let mounts = [
+            Mount { parent_mnt_id: 1, ..mount(2, "/run") },
+            Mount { parent_mnt_id: 2, ..mount(3, "/run/x") },
+        ];
+        let reg = RegularFile { mnt_id: Some(7), ..RegularFile::default() };
+        let file = File { reg: Some(reg), ..File::default() };
+        assert_eq!(mounts_in_use(&mounts, [&file]), HashSet::from([1, 2, 7]));
     }
 
     #[test]
