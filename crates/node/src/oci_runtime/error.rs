@@ -224,7 +224,10 @@ impl RuntimeError {
                 "`torpor ls` lists what there is; stores are named in /etc/torpor/runtime.yaml".to_owned()
             }
             RuntimeError::NotOffered { reference, .. } => {
-                format!("`torpor show {}` tells what there is, and what was restored", reference.name)
+                format!(
+                    "`torpor show {}` tells what there is, and what was restored; with torpor.dev/on-restore-failure: fresh it begins instead",
+                    reference.name
+                )
             }
             RuntimeError::Foreign { checkpoint, own, .. } => format!(
                 "make the checkpoint in the pod's own namespace, or permit it by `torpor sign {checkpoint} --namespace {own} --key FILE` \

@@ -55,7 +55,10 @@ pub(super) fn restore(making: &Making<'_>, token: &str) -> Result<Outcome, Runti
     let undo = history.undo(last.as_ref());
     let room = making.room(&checkpoint, undo.clone())?;
     let wanted = Wanted { kept: &kept, files, checkpoint: &checkpoint, vendors: &vendors };
-    let record = wanted.make(making, room.path(), &undo, || history.remember(&next).map_err(&cannot))?;
+    wanted.lay_out(making, room.path())?;
+    let prepared = wanted.prepare(making, room.path())?;
+    let record =
+        wanted.make(making, room.path(), &prepared, &undo, || history.remember(&next).map_err(&cannot))?;
     let record = Record { gate: Some(directory), undo: Some(undo), ..record };
     let place = making.call.record(&making.new.id);
     place.write(&record).map_err(RuntimeError::place(place.directory()))?;

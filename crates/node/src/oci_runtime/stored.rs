@@ -3,15 +3,16 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use torpor_store::lineage::{Decision, Lineage, LineageError, Signed, Wish};
+use torpor_store::lineage::{Decision, Lineage, LineageError, Offer, OnRestoreFailure, Reason, Signed, Wish};
 use torpor_store::name::{Name, Reference};
 use torpor_store::{GenerationKind, LocalBackend, ManifestId, OpenError, Repository};
 
 use super::create::{Making, Outcome};
-use super::decision::Place;
+use super::decision::{OnFailure, Place};
 use super::early_end::Origin;
 use super::error::RuntimeError;
 use super::history::{self, History, Restored, Undo};
+use super::images::Prepared;
 use super::log::Level;
 use super::record::Record;
 use super::settings::{Settings, Store};
@@ -21,6 +22,9 @@ use crate::container::{Lease, Taker};
 use crate::files::layout::Before;
 use crate::machine::Machine;
 use crate::permit::{Permit, PublicKey};
+
+/// Where CRIU's images lie in a room.
+const IMAGES: &str = "images";
 
 /// A name, in the first store that has it.
 struct Found {
@@ -69,7 +73,7 @@ pub(super) fn restore(making: &Making<'_>, reference: &Reference) -> Result<Outc
     };
     let lease = Lease::take_in_turn(&found.lineage, &taker)?;
     let epoch = lease.epoch();
-    let (number, manifest, kind) = match offered(reference, epoch.offer(&wish())?.decision)? {
+    let (number, manifest, kind) = match offered(reference, epoch.offer(&wish(making.order.on_failure))?)? {
         Offered::This { number, manifest, kind } => (number, manifest, kind),
         Offered::Nothing(because) => return Ok(Outcome::Nothing(because)),
     };
@@ -104,10 +108,22 @@ pub(super) fn restore(making: &Making<'_>, reference: &Reference) -> Result<Outc
     let files = vec![kept.files_for(&making.rootfs).map_err(&failed)?];
     let undo = history.undo(last.as_ref());
     let room = making.room(&checkpoint, undo.clone())?;
+    let wanted = Wanted { kept: &kept, files, checkpoint: &checkpoint, vendors: &vendors };
+    let note_failure = |error: &RuntimeError| {
+        if let Err(error) = epoch.record_failed(number, &error.line()) {
+            tracing::warn!(%error, "the failure cannot be noted");
+        }
+    };
+    if let Err(error) = wanted.lay_out(making, room.path()) {
+        epoch.record_attempt(number)?;
+        note_failure(&error);
+        return Err(error);
+    }
+    // What does not fit this container may fit the next: that is no attempt.
+    let prepared = wanted.prepare(making, room.path())?;
     epoch.record_attempt(number)?;
     let attempt = || {
-        let wanted = Wanted { kept: &kept, files, checkpoint: &checkpoint, vendors: &vendors };
-        let record = wanted.make(making, room.path(), &undo, || {
+        let record = wanted.make(making, room.path(), &prepared, &undo, || {
             history.remember(&next).map_err(&cannot)?;
             // Before its first instruction: a suspend is resumed once.
             Ok(epoch.record_restored(number)?)
@@ -125,9 +141,7 @@ pub(super) fn restore(making: &Making<'_>, reference: &Reference) -> Result<Outc
     match made {
         Ok(record) => Ok(Outcome::Restored(Box::new(record))),
         Err(error) => {
-            if let Err(error) = epoch.record_failed(number, &error.line()) {
-                tracing::warn!(%error, "the failure cannot be noted");
-            }
+            note_failure(&error);
             Err(error)
         }
     }
@@ -145,27 +159,35 @@ pub(super) struct Wanted<'a> {
 }
 
 impl Wanted<'_> {
-    /// Lays it out in a room and has the container made of it, stopped. `before_made` notes so, once its files are in their places.
+    /// Lays out its images in a room.
+    pub(super) fn lay_out(&self, making: &Making<'_>, room: &Path) -> Result<(), RuntimeError> {
+        let directory = room.join(IMAGES);
+        std::fs::create_dir(&directory).map_err(RuntimeError::place(&directory))?;
+        self.kept.images_into(&directory).map_err(making.failed(self.checkpoint))
+    }
+
+    /// Makes them fit the container. Nothing of it is made.
+    pub(super) fn prepare(&self, making: &Making<'_>, room: &Path) -> Result<Prepared, RuntimeError> {
+        making.prepare(self.checkpoint, &room.join(IMAGES), self.vendors)
+    }
+
+    /// Has the container made of them, stopped. `before_made` notes so, once its files are in their places.
     pub(super) fn make(
         mut self,
         making: &Making<'_>,
         room: &Path,
+        prepared: &Prepared,
         undo: &Undo,
         before_made: impl FnOnce() -> Result<(), RuntimeError>,
     ) -> Result<Record, RuntimeError> {
         let failed = making.failed(self.checkpoint);
-        let directory = room.join("images");
-        std::fs::create_dir(&directory).map_err(RuntimeError::place(&directory))?;
-        self.kept.images_into(&directory).map_err(&failed)?;
-        let prepared = making.prepare(self.checkpoint, &directory, self.vendors)?;
         let before = self.files.iter().map(Files::before).collect::<Result<Vec<_>, _>>().map_err(&failed)?;
         for files in &mut self.files {
             files.put().map_err(&failed)?;
         }
         before_made()?;
         let options = &self.kept.facts().criu.options;
-        let record =
-            making.run(self.checkpoint, room, &prepared, options).inspect_err(|_| undo.put_back())?;
+        let record = making.run(self.checkpoint, room, prepared, options).inspect_err(|_| undo.put_back())?;
         before.into_iter().for_each(Before::release);
         Ok(record)
     }
@@ -181,8 +203,12 @@ pub(super) fn died(settings: &Settings, from: &Origin, reason: &str) -> Result<(
 }
 
 /// What a container was started with is for its configuration to say.
-fn wish() -> Wish {
-    Wish { allow_changed: true, templates: true, ..Wish::default() }
+fn wish(on_failure: OnFailure) -> Wish {
+    let on_restore_failure = match on_failure {
+        OnFailure::Fail => OnRestoreFailure::Fail,
+        OnFailure::Fresh => OnRestoreFailure::Fresh,
+    };
+    Wish { allow_changed: true, templates: true, on_restore_failure, ..Wish::default() }
 }
 
 /// What the lineage has for us.
@@ -192,9 +218,13 @@ enum Offered {
     Nothing(String),
 }
 
-fn offered(reference: &Reference, decision: Decision) -> Result<Offered, RuntimeError> {
+fn offered(reference: &Reference, offer: Offer) -> Result<Offered, RuntimeError> {
     let not = |because: String| RuntimeError::NotOffered { reference: reference.clone(), because };
-    match (decision, reference.generation) {
+    let all = |because: &Reason| {
+        let passed_over = offer.passed_over.iter().map(|passed| format!("; {passed}"));
+        because.to_string() + &passed_over.collect::<String>()
+    };
+    match (offer.decision, reference.generation) {
         (Decision::Restore { number, manifest, kind, .. }, wanted)
             if wanted.is_none_or(|wanted| wanted == number) =>
         {
@@ -202,7 +232,7 @@ fn offered(reference: &Reference, decision: Decision) -> Result<Offered, Runtime
         }
         (Decision::Restore { number, .. }, _) => Err(not(format!("generation {number} is"))),
         (Decision::Fresh { because }, None) => Ok(Offered::Nothing(because.to_string())),
-        (Decision::Fresh { because } | Decision::Fail { because }, _) => Err(not(because.to_string())),
+        (Decision::Fresh { because } | Decision::Fail { because }, _) => Err(not(all(&because))),
     }
 }
 
@@ -238,8 +268,6 @@ impl Foreign<'_> {
 
 #[cfg(test)]
 mod tests {
-    use torpor_store::lineage::Reason;
-
     use super::*;
     use crate::permit::SecretKey;
 
@@ -285,12 +313,13 @@ mod tests {
 
     #[test]
     fn where_nothing_is_to_be_gone_on_from_only_a_name_begins() {
-        let fresh = || Decision::Fresh { because: Reason::FirstStart };
-        let fail = || Decision::Fail { because: Reason::FirstStart };
+        let offer = |decision| Offer { decision, passed_over: Vec::new() };
+        let fresh = || offer(Decision::Fresh { because: Reason::FirstStart });
+        let fail = || offer(Decision::Fail { because: Reason::FirstStart });
         assert!(matches!(offered(&reference("web"), fresh()), Ok(Offered::Nothing(_))));
-        for (text, decision) in [("web@3", fresh()), ("web", fail()), ("web@3", fail())] {
+        for (text, offer) in [("web@3", fresh()), ("web", fail()), ("web@3", fail())] {
             assert!(
-                matches!(offered(&reference(text), decision), Err(RuntimeError::NotOffered { .. })),
+                matches!(offered(&reference(text), offer), Err(RuntimeError::NotOffered { .. })),
                 "{text}"
             );
         }

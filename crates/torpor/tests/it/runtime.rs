@@ -210,6 +210,9 @@ fn what_cannot_be_restored_says_why_where_it_is_read_and_begins_if_it_may() {
         ),
         ("shop", &["torpor.dev/restore=shop/web/app@7"], Some("is not what can be gone on from")),
         ("shop", &["torpor.dev/restore=file:///store/web"], Some("names a place")),
+        // What does not fit here may fit elsewhere, however often that is tried.
+        ("shop", &[mine], Some("lacks mounts that the container had: /data")),
+        ("shop", &[mine], Some("lacks mounts that the container had: /data")),
         ("shop", &[mine], Some("lacks mounts that the container had: /data")),
         ("shop", &[mine, fresh], None),
     ] {
@@ -229,12 +232,49 @@ fn what_cannot_be_restored_says_why_where_it_is_read_and_begins_if_it_may() {
         }
         node.pod(&["end", &pod]);
     }
+    let pod = node.pod(&["run", "shop", "web", "u2", "torpor", mine]);
+    node.start(&pod, "app", &mount, FRESH);
+    let log = "/var/log/pods/shop_web_u2/app_0.log";
+    node.wait_until("it goes on", || count(&node, log).is_some());
+    node.pod(&["end", &pod]);
     for directory in ["/run/torpor/runtime", "/var/tmp/torpor-runtime/room"] {
         assert_eq!(
             node.run(&["bash", "-c", &format!("find {directory} -mindepth 2 2> /dev/null || true")]),
             ""
         );
     }
+}
+
+#[test]
+fn containerd_1_keeps_its_own_handler_beside_ours() {
+    let Some(cluster) = Cluster::new() else { return };
+    let node = cluster.host();
+    if !node.path("/opt/containerd-1/containerd").exists() {
+        eprintln!("SKIPPED: the lab's root has no containerd 1");
+        return;
+    }
+    let instead = "for new in /opt/containerd-1/*; do mount --bind $new /usr/bin/${new##*/}; done";
+    node.run(&["bash", "-ec", instead]);
+    // As Debian's package has it: no handler is named.
+    let config = "version = 2\n[plugins.'io.containerd.grpc.v1.cri']\n  sandbox_image = 'localhost/pause:1'\n  \
+                  restrict_oom_score_adj = true\n[plugins.'io.containerd.grpc.v1.cri'.cni]\n  bin_dir = '/usr/lib/cni'\n";
+    std::fs::write(node.path("/etc/containerd/config.toml"), config).unwrap();
+    node.torpor(&["install-node", "--prefix", "/var/tmp/torpor"]);
+    let [script, settings] = ["lab/containerd", "runtime.yaml"].map(|name| cluster.path(name));
+    node.run(&[script.to_str().unwrap(), "-", settings.to_str().unwrap()]);
+    for handler in ["", "torpor"] {
+        let pod = node.pod(&["run", "shop", "web", "u0", handler, OWN_NAME]);
+        let container = node.start(&pod, "app", &[], COUNTER);
+        node.wait_until("it counts", || count(&node, "/var/log/pods/shop_web_u0/app_0.log") > Some(2));
+        if handler == "torpor" {
+            node.keep(&container, "shop/web/app", &[]);
+        }
+        node.pod(&["end", &pod]);
+    }
+    let pod = node.pod(&["run", "shop", "web", "u1", "torpor", OWN_NAME]);
+    node.start(&pod, "app", &[], FRESH);
+    node.wait_until("it goes on", || count(&node, "/var/log/pods/shop_web_u1/app_0.log") > Some(2));
+    node.pod(&["end", &pod]);
 }
 
 #[test]

@@ -50,10 +50,18 @@ fn a_container_that_dies_at_once_is_a_failed_attempt() {
         assert_eq!(failed() - before, usize::from(code == "3"), "{id}: {:?}", attempts());
         runtime(&node, "runc", &format!("delete --force {id}"));
     }
-    // It is not tried a third time.
-    bundle(&node, "three", FRESH, r#"{"torpor.dev/restore": "dies@1"}"#);
-    assert!(!create(&node, "three"));
-    assert!(said(&node).contains("is not what can be gone on from"), "{}", said(&node));
+    // It is not tried a third time, nor is what it held forgotten unless that is wanted.
+    for (id, wanted) in [("three", "dies@1"), ("four", "dies")] {
+        bundle(&node, id, FRESH, &format!(r#"{{"torpor.dev/restore": "{wanted}"}}"#));
+        assert!(!create(&node, id));
+        let said = said(&node);
+        let last = said.lines().last().unwrap();
+        assert!(last.contains(&format!("{wanted} is not what can be gone on from")), "{said}");
+    }
+    let fresh = r#"{"torpor.dev/restore": "dies", "torpor.dev/on-restore-failure": "fresh"}"#;
+    bundle(&node, "five", FRESH, fresh);
+    assert!(create(&node, "five"), "{}", said(&node));
+    runtime(&node, "runc", "delete --force five");
     runtime(&node, "runc", "delete --force first");
 }
 
