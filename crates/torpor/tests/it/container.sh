@@ -20,6 +20,8 @@ if [ ! -d "$dir/image" ]; then
 fi
 exec {making}>&-
 layer=$(mktemp -d "$dir/layer.XXXXXX"); mkdir "$layer"/{changed,work,root}; root=$layer/root
+# Engines make roots with other permissions than each other: those of the first start are not those of later ones.
+[ ! -e "$dir/started" ] || chmod 555 "$layer/changed"; touch "$dir/started"
 mount -t overlay overlay -o "lowerdir=$dir/image,upperdir=$layer/changed,workdir=$layer/work" "$root"
 IFS=: read -ra shows <<< "/usr:${CONTAINER_SHOWS:-}"
 for path in "${shows[@]}"; do
