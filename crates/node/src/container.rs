@@ -41,7 +41,7 @@ pub use error::ContainerError;
 pub use find::{FindError, Query, Roots};
 pub use generation::moment;
 pub(crate) use lease::Lease;
-pub use lease::Taker;
+pub use lease::{Taker, holds_briefly};
 pub use release::release;
 pub use snapshot::ViewError;
 pub use state::{Container, Engine, Flavor, Status};

@@ -127,6 +127,16 @@ pub enum KubeletError {
         /// The container.
         container: String,
     },
+    /// The container does not run.
+    #[error("the container {container} of the pod {namespace}/{pod} does not run")]
+    NotRunning {
+        /// The pod's namespace.
+        namespace: String,
+        /// The pod.
+        pod: String,
+        /// The container.
+        container: String,
+    },
     /// It makes none at all.
     #[error("this kubelet makes no checkpoints: its feature ContainerCheckpoint is off")]
     Off,
@@ -169,6 +179,9 @@ impl KubeletError {
             }
             KubeletError::NoPod { .. } | KubeletError::NoContainer { .. } => {
                 "see that it is on this node, and how its containers are called"
+            }
+            KubeletError::NotRunning { .. } => {
+                "wait until it runs; `kubectl describe pod` says why it does not"
             }
             KubeletError::Off => {
                 "start the kubelet with --feature-gates=ContainerCheckpoint=true (it is on from Kubernetes 1.30), or use --route direct"
@@ -286,6 +299,9 @@ pub fn understand(status: u16, body: &str, place: &PodPlace) -> Result<Vec<PathB
         404 if said.starts_with("pod does not exist") => Err(KubeletError::NoPod { namespace, pod }),
         404 if said.starts_with("container") => Err(KubeletError::NoContainer { namespace, pod, container }),
         404 if said.contains("page not found") => Err(KubeletError::Off),
+        500 if said.contains(&format!("(container {container} not found)")) => {
+            Err(KubeletError::NotRunning { namespace, pod, container })
+        }
         500 => Err(KubeletError::Refused { refusal: Refusal::understand(&said), said }),
         _ => Err(KubeletError::Unexpected { status, said }),
     }
@@ -323,6 +339,11 @@ mod tests {
             ),
             (404, "pod does not exist", "the kubelet has no pod shop/web-0"),
             (404, "container web does not exist", "the pod shop/web-0 has no container web"),
+            (
+                500,
+                "checkpointing of shop/web-0/web failed (container web not found)",
+                "the container web of the pod shop/web-0 does not run",
+            ),
             (
                 404,
                 "404 page not found\n",

@@ -91,7 +91,9 @@ impl Lease {
         let until = Instant::now() + PATIENCE;
         loop {
             match Lease::take(lineage, taker) {
-                Err(LineageError::Held { holder, .. }) if is_brief(&holder) && Instant::now() < until => {
+                Err(LineageError::Held { holder, .. })
+                    if holds_briefly(&holder) && Instant::now() < until =>
+                {
                     std::thread::sleep(TURN);
                 }
                 taken => return taken,
@@ -105,8 +107,9 @@ impl Lease {
     }
 }
 
-/// Whether a holder has a name only for a checkpoint or restore.
-fn is_brief(holder: &Holder) -> bool {
+/// Whether a holder has a name only for a checkpoint or restore. Nobody watches the program then.
+#[must_use]
+pub fn holds_briefly(holder: &Holder) -> bool {
     holder.incarnation.as_deref().is_some_and(|incarnation| incarnation.starts_with(CONTAINER))
 }
 

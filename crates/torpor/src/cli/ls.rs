@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use serde::Serialize;
+use torpor_node::container::holds_briefly;
 use torpor_store::lineage::{Generation, Lineage, LineageError, Progress, Record, State};
 use torpor_store::name::NameError;
 use torpor_store::{GenerationKind, Name};
@@ -43,6 +44,9 @@ struct NameRow {
     progress: Progress,
     /// Who holds the name, while the lease lasts.
     holder: Option<String>,
+    /// Whether nobody watches its program.
+    #[serde(skip)]
+    unwatched: bool,
     generations: usize,
     newest: Option<GenerationRow>,
     stored_bytes: u64,
@@ -159,6 +163,7 @@ fn name_row(record: &Record, now: Timestamp) -> NameRow {
             let place = holder.pod.as_ref().unwrap_or(&holder.host);
             format!("{place} (process {})", holder.pid)
         }),
+        unwatched: record.holder.as_ref().is_some_and(holds_briefly),
         generations: record.generations.len(),
         newest: record.generations.last().map(|generation| GenerationRow::new(&record.name, generation)),
         stored_bytes: sum(|generation| generation.sizes.stored),
@@ -178,7 +183,7 @@ fn names_table(names: &Names) -> String {
             row.newest.as_ref().map_or_else(String::new, |newest| output::moment(newest.created)),
             row.newest.as_ref().map_or_else(String::new, |newest| output::bytes(newest.logical_bytes)),
             output::bytes(row.stored_bytes),
-            progress(&row.progress, row.holder.is_some()),
+            progress(&row.progress, row.holder.is_some(), row.unwatched),
             row.holder.clone().unwrap_or_default(),
         ]);
     }
@@ -207,11 +212,12 @@ fn generations_table(rows: &Generations) -> String {
     output::lines(&table)
 }
 
-/// What became of a program, in a few words.
-pub(super) fn progress(progress: &Progress, held: bool) -> String {
+/// What became of a program, in a few words: whether its name is held, and whether its holder watched it.
+pub(super) fn progress(progress: &Progress, held: bool, unwatched: bool) -> String {
     match progress {
         Progress::New => "never ran".to_owned(),
         Progress::Running { .. } if held => "running".to_owned(),
+        Progress::Running { epoch, .. } if unwatched => format!("left running in epoch {epoch}"),
         Progress::Running { epoch, .. } => format!("lost in epoch {epoch}"),
         Progress::Suspended { generation, .. } => format!("suspended in generation {generation}"),
         Progress::Ended { code, .. } => format!("ended with code {code}"),
