@@ -106,8 +106,9 @@ fn of_documents(engine: Engine, spec: Option<&Value>, config: Option<&Value>) ->
         Engine::Containerd => note("io.kubernetes.cri.container-name"),
         _ => None,
     };
-    let requested =
-        text(config, "rootfsImage").filter(|image| Some(image) != text(config, "rootfsImageName").as_ref());
+    // Under a kubelet CRI-O was asked for the image by its ID.
+    let known = ["rootfsImageName", "rootfsImageRef"].map(|key| text(config, key));
+    let requested = text(config, "rootfsImage").filter(|image| !known.contains(&Some(image.clone())));
     let image = Image {
         name: text(config, "rootfsImageName")
             .or_else(|| note("io.kubernetes.cri.image-name"))

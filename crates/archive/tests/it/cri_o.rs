@@ -49,6 +49,7 @@ fn the_container_is_known_by_its_annotations() {
     assert!(pod.sandbox.unwrap().starts_with("17f7902285c4"));
     let image = container.image.unwrap();
     assert_eq!((image.name.as_deref(), image.id.as_deref()), (Some(IMAGE), Some(ID)));
+    assert_eq!(image.requested, None, "it was asked for by its ID");
     assert_eq!(container.command[..2], ["/bin/sh", "-c"]);
     assert_eq!(container.checkpointed.unwrap().to_string(), "2026-11-21T22:59:16.838532013Z");
     assert_eq!(container.restored, None);
