@@ -12,6 +12,7 @@ pub mod plan;
 pub mod podman;
 pub mod site;
 mod trial;
+mod users;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -63,6 +64,14 @@ pub enum InstallError {
         #[source]
         source: serde_json::Error,
     },
+    /// Containers run under the handler, and could not be stopped without its program. Nothing was changed.
+    #[error("{} containers run under {}: {}", .containers.len(), runtime.display(), containers.join(", "))]
+    InUse {
+        /// The handler's program.
+        runtime: PathBuf,
+        /// Their IDs, those of pods' sandboxes among them.
+        containers: Vec<String>,
+    },
     /// Nothing is installed there.
     #[error("nothing is installed in {}", prefix.display())]
     NotInstalled {
@@ -86,6 +95,9 @@ impl InstallError {
                 "see what it says of its configuration as it is; add the handler by hand"
             }
             InstallError::Ledger { .. } => "remove by hand what docs/runtime.md lists",
+            InstallError::InUse { .. } => {
+                "end them first, as `kubectl drain` does; with --force it goes all the same, and their engine can neither stop nor remove them"
+            }
             InstallError::NotInstalled { .. } => "name the place with --prefix",
         }
     }
@@ -94,6 +106,16 @@ impl InstallError {
         let path = path.to_owned();
         move |source| InstallError::Place { path: path.clone(), source }
     }
+}
+
+/// Sees that no container runs under the handler any more.
+///
+/// # Errors
+/// One does.
+pub fn check_unused(site: &Site) -> Result<(), InstallError> {
+    let runtime = site.prefix.join("bin/torpor-runtime");
+    let containers = users::of(site, &runtime);
+    if containers.is_empty() { Ok(()) } else { Err(InstallError::InUse { runtime, containers }) }
 }
 
 /// The RuntimeClass of the handler, to be applied to the cluster.

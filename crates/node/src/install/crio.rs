@@ -55,8 +55,14 @@ pub(super) fn try_out(site: &Site, place: &trial::Place, drop_in: &str) -> Resul
         Some(said) if said.as_ref().is_ok_and(|text| !text.contains(&format!("runtimes.{HANDLER}]"))) => {
             Err(format!("the handler {HANDLER} is not in what it makes of its configuration"))
         }
-        Some(said) => said.map(drop),
+        Some(said) => said.map(drop).map_err(|said| without_chatter(&said)),
     }
+}
+
+/// What it says but for how it went about it.
+fn without_chatter(said: &str) -> String {
+    let grave: Vec<&str> = said.lines().filter(|line| !line.contains(" level=info ")).collect();
+    if grave.is_empty() { said.to_owned() } else { grave.join("\n") }
 }
 
 /// Adds to what is known of CRI-O what one of its files says, which counts before those that were read.
@@ -86,5 +92,12 @@ mod tests {
         let runtime = Path::new("/opt/torpor/bin/torpor-runtime");
         assert_eq!(drop_in(runtime, false), include_str!("golden/crio.conf"));
         assert_eq!(drop_in(runtime, true), include_str!("golden/crio-checkpointing.conf"));
+    }
+
+    #[test]
+    fn of_what_it_says_the_reason_is_told() {
+        let said = "time=\"1\" level=info msg=\"Updating config\"\ntime=\"2\" level=fatal msg=\"line 2\"";
+        assert_eq!(without_chatter(said), "time=\"2\" level=fatal msg=\"line 2\"");
+        assert_eq!(without_chatter("no such file"), "no such file");
     }
 }

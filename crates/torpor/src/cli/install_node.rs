@@ -91,6 +91,9 @@ pub(crate) mod back {
         /// Where the node's root directory is, when this runs in a container.
         #[arg(long, value_name = "DIR", default_value = "/")]
         machine: PathBuf,
+        /// Also where containers run under the handler. Their engine can neither stop nor remove them then.
+        #[arg(long)]
+        force: bool,
         /// Tell what would be changed, and change nothing.
         #[arg(long)]
         dry_run: bool,
@@ -107,10 +110,14 @@ pub(crate) mod back {
 
     /// Puts everything back.
     pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
-        let prefix = Site { machine: args.machine.clone(), prefix: args.prefix.clone() }.here();
+        let site = Site { machine: args.machine.clone(), prefix: args.prefix.clone() };
+        let prefix = site.here();
         let Some(ledger) = install::Ledger::read(&prefix)? else {
             return Err(InstallError::NotInstalled { prefix }.into());
         };
+        if !args.force {
+            install::check_unused(&site)?;
+        }
         let left = if args.dry_run { Vec::new() } else { ledger.put_back(&prefix)? };
         args.output.print(&Done { done: ledger.told(), left }, |done| {
             let left = done
