@@ -86,6 +86,9 @@ mod tests {
         let mut header = tar::Header::new_ustar();
         header.set_size(7);
         header.set_mode(0o644);
+        header.set_mtime(0);
+        header.set_uid(rustix::process::getuid().as_raw().into());
+        header.set_gid(rustix::process::getgid().as_raw().into());
         tar.append_data(&mut header, "kept", &b"changed"[..]).unwrap();
         tar.finish().unwrap();
         std::fs::write(archive.join(REMOVED), r#"["/removed"]"#).unwrap();
