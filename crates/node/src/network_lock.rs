@@ -14,8 +14,10 @@ use crate::{process_tree, sys};
 
 mod iptables;
 mod mark;
+mod resets;
 
 pub use mark::Mark;
+pub use resets::NoResets;
 
 /// What the names of CRIU's tables begin with.
 const PREFIX: &[u8] = b"CRIU-";
@@ -287,7 +289,7 @@ mod tests {
     }
 
     /// In a network namespace of its own; not where none can be made.
-    fn alone(test: impl FnOnce() + Send + 'static) {
+    pub(super) fn alone(test: impl FnOnce() + Send + 'static) {
         std::thread::spawn(|| match sys::process::own_network() {
             Ok(()) => test(),
             Err(error) => eprintln!("SKIPPED: no network namespace: {error}"),

@@ -25,6 +25,7 @@ use crate::files::layout::{Before, LayoutPlan};
 use crate::files::{FileRecord, Section, Selection};
 use crate::guard::{Guard, Watch};
 use crate::mounts::MountPlan;
+use crate::network_lock::NoResets;
 use crate::phase::{Phase, Phases};
 use crate::staging::Staging;
 use crate::stored_files::FromManifest;
@@ -142,6 +143,10 @@ impl Restoration<'_> {
         let mut refusal = None;
         let others = process_tree::of(std::process::id() as i32);
         let watchdog = Watchdog::watch(session.process(), self.patience()).map_err(RestoreError::Watchdog)?;
+        let resets = (self.facts.tcp.inside > 0).then(NoResets::begin);
+        if let Some(Err(error)) = &resets {
+            tracing::debug!(%error, "a half-closed connection inside the program may be lost");
+        }
         let result = session.restore(&options, &mut |notification| match notification.event {
             Event::OrphanPtsMaster => {
                 terminal = notification.take_descriptor();
@@ -160,6 +165,7 @@ impl Restoration<'_> {
             },
             _ => Verdict::Proceed,
         });
+        drop(resets);
         let bitten = watchdog.dismiss();
         if result.is_err() {
             // CRIU kills what it has made; one that was killed itself leaves it behind.

@@ -37,6 +37,40 @@ fn a_connection_inside_the_tree_loses_nothing_that_is_on_its_way() {
     assert!(counts.windows(2).all(|pair| pair[0] < pair[1]), "{counts:?}");
 }
 
+/// A child has said all that it will, which its parent has not read yet, and goes on to listen. What it said is read a
+/// little at a time, with numbers in return. It ends with 1 if anything of either is missing or comes twice.
+const HALF_CLOSED: &str = r"
+import os, socket, sys, time
+server = socket.create_server(('127.0.0.1', 7777))
+if os.fork() == 0:
+    peer = socket.create_connection(('127.0.0.1', 7777))
+    peer.sendall(b''.join(b'%08d' % n for n in range(20000)))
+    peer.shutdown(socket.SHUT_WR)
+    expected, file = 0, peer.makefile('rb')
+    while True:
+        line = file.readline()
+        if int(line or -1) != expected: print('broken', line, expected, flush=True); os._exit(1)
+        expected += 1
+        if expected % 20 == 0: print(expected, flush=True)
+peer, _ = server.accept()
+said, number = b'', 0
+while True:
+    peer.sendall(b'%d\n' % number); number += 1
+    some = peer.recv(400)
+    said += some
+    if not some and said != b''.join(b'%08d' % n for n in range(20000)): sys.exit(1)
+    time.sleep(0.002)
+";
+
+#[test]
+fn a_connection_inside_the_tree_of_which_one_half_is_closed_goes_on_by_the_other() {
+    let Some(pod) = Pod::new(&["python3"]) else { return };
+    let lines =
+        pod.three_rounds(&[], &["python3", "-c", HALF_CLOSED], |container, _| container.wait_more_lines(4));
+    let counts: Vec<u64> = lines.iter().map(|line| line.parse().expect(line)).collect();
+    assert!(counts.windows(2).all(|pair| pair[0] + 20 == pair[1]), "{counts:?}");
+}
+
 /// Listens where its container was when it began, and tells everybody where a connection came to.
 const LISTENER: &str = r"
 import os, socket, subprocess, sys
