@@ -15,6 +15,9 @@ use crate::process::{send, state};
 /// Within which a program runs again or has ended.
 const RUNS_AGAIN: Duration = Duration::from_secs(5);
 
+/// How long somebody who was not there at a moment is waited for.
+const COMES: Duration = Duration::from_millis(400);
+
 #[test]
 fn as_the_only_program_of_a_container() {
     rounds(1, Node::run);
@@ -160,6 +163,17 @@ impl Kill {
     }
 }
 
+impl Kill {
+    /// Whether who is to be killed, and was not there at the moment that was drawn, may come later.
+    fn may_still_come(&self, errors: &str) -> bool {
+        match self.act {
+            Act::Start => self.phase != "go-on" && !errors.contains("starting fresh"),
+            Act::Checkpoint => true,
+            Act::Suspend => matches!(self.phase, "check" | "freeze"),
+        }
+    }
+}
+
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok()?.parse().ok()
 }
@@ -240,6 +254,14 @@ impl Round<'_> {
         // CRIU and the guard come and go.
         victim =
             victim.filter(|pid| Part::of(*pid) == Some(kill.victim)).or_else(|| container.find(kill.victim));
+        if victim.is_none() && self.kill.may_still_come(&container.errors()) {
+            container.until(COMES, |container| {
+                victim = container.find(kill.victim);
+                victim.is_some()
+            });
+            // Anywhere in its life, not only at the beginning.
+            std::thread::sleep(kill.after / 2);
+        }
         let killed = victim.is_some_and(|pid| send(pid, Signal::KILL));
 
         self.goes_on_or_ends();
