@@ -11,6 +11,7 @@
 //! [`Epoch::record_fresh`]. While the program runs, [`Epoch::renew`] at a third of the lease; for each checkpoint
 //! [`Epoch::publish`]; at the end [`Epoch::close`], or nothing after a suspend.
 
+mod attempt;
 mod claim;
 mod error;
 #[cfg(test)]
@@ -22,12 +23,14 @@ mod shared;
 mod signed;
 #[cfg(test)]
 mod story;
+mod tenure;
 mod transition;
 
 use std::collections::HashSet;
 
 use jiff::{SignedDuration, Timestamp};
 
+pub use attempt::{ATTEMPTS, SETTLE};
 pub use claim::{Claim, Claimed};
 pub use error::LineageError;
 pub use offer::{AfterCrash, Decision, Objection, Offer, OnRestoreFailure, PassedOver, Reason, Wish, offer};
@@ -36,7 +39,8 @@ pub use record::{
     State, VERSION,
 };
 pub use signed::Signed;
-pub use transition::{ATTEMPTS, Closed, Ending, Publication, SETTLE, Start};
+pub use tenure::Start;
+pub use transition::{Closed, Ending, Publication};
 
 use crate::backend::{BackendError, Tag};
 use crate::name::Name;

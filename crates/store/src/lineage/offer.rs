@@ -5,8 +5,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::attempt::ATTEMPTS;
 use super::record::{Generation, Outcome, Program, Progress, Record, State};
-use super::transition::ATTEMPTS;
 use crate::id::ManifestId;
 use crate::manifest::GenerationKind;
 
