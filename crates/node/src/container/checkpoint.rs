@@ -25,9 +25,7 @@ use crate::checkpoint::Order;
 use crate::phase::{Phase, Phases};
 use crate::triggers::Kind;
 
-/// How long what a dump that was cut off has put into a process may take to go.
-const LEAVING: Duration = Duration::from_secs(5);
-/// How often it is looked whether it has.
+/// How often it is looked whether an obstacle has passed that may pass by itself.
 const PACE: Duration = Duration::from_millis(20);
 /// How often a checkpoint is tried that fails for something that may have passed.
 const ATTEMPTS: u32 = 4;
@@ -164,7 +162,7 @@ impl Job<'_> {
             let ability = ability.with_plugins(plugins.as_ref());
             match ability.obstacles.first() {
                 None => return Ok((sight, ability)),
-                Some(obstacle) if obstacle.is_of_a_dump() && since.elapsed() < LEAVING => {
+                Some(obstacle) if since.elapsed() < obstacle.may_pass_within(self.container.init) => {
                     std::thread::sleep(PACE);
                 }
                 Some(obstacle) => return Err(refused(obstacle.clone())),

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use torpor_criu::options::Tcp;
 
@@ -91,11 +92,19 @@ impl fmt::Display for Obstacle {
 }
 
 impl Obstacle {
-    /// Whether it is CRIU's own log, which a process has open while it is dumped: after a dump that was cut off, for a
-    /// moment.
-    #[must_use]
-    pub(super) fn is_of_a_dump(&self) -> bool {
-        matches!(self, Obstacle::Outside { path, .. } if path.file_name() == Some(OsStr::new(LOG)))
+    /// How long it may take to pass by itself, in a container whose first process is `init`.
+    pub(super) fn may_pass_within(&self, init: i32) -> Duration {
+        match self {
+            // CRIU's own log, which a process has open while it is dumped: after a dump that was cut off, for a moment.
+            Obstacle::Outside { path, .. } if path.file_name() == Some(OsStr::new(LOG)) => {
+                Duration::from_secs(5)
+            }
+            // A command that was run in the container, and is about to end.
+            Obstacle::Outside { pid, .. } | Obstacle::Terminal { pid, .. } if *pid != init => {
+                Duration::from_millis(500)
+            }
+            _ => Duration::ZERO,
+        }
     }
 
     /// What to do about it.
@@ -256,10 +265,14 @@ mod tests {
     }
 
     #[test]
-    fn a_log_that_a_dump_put_into_a_process_is_told_from_files_of_the_host() {
-        let outside = |path: &str| Obstacle::Outside { pid: 7, descriptor: 4, path: path.into() };
-        assert!(outside("/run/torpor/container-web/dump.log").is_of_a_dump());
-        assert!(!outside("/var/log/web.log").is_of_a_dump());
+    fn what_a_dump_or_a_command_leaves_for_a_moment_is_waited_for() {
+        let within = |pid, path: &str| {
+            Obstacle::Outside { pid, descriptor: 2, path: path.into() }.may_pass_within(1).as_millis()
+        };
+        assert_eq!(within(1, "/run/torpor/container-web/dump.log"), 5000);
+        assert_eq!(within(7, "/var/log/web.log"), 500);
+        assert_eq!(within(1, "/var/log/web.log"), 0);
+        assert!(Obstacle::IoUring { pid: 7 }.may_pass_within(1).is_zero());
     }
 
     #[test]
