@@ -37,7 +37,7 @@ pub(crate) struct Args {
     /// The container: container:ID-OR-NAME, or pod:NAMESPACE/POD/CONTAINER.
     #[arg(value_name = "TARGET")]
     target: Query,
-    /// Where to: HOST:PORT; a store that both machines share, as a path or file:///PATH; or docker://HOST/REPOSITORY[:TAG], from where
+    /// Where to: HOST:PORT; a store that both machines share, as a path or file:///PATH; or `docker://HOST/REPOSITORY[:TAG]`, from where
     /// `torpor receive --from` takes it.
     #[arg(long, value_name = "PLACE")]
     to: String,

@@ -25,7 +25,7 @@ pub(crate) struct Args {
     /// The address and port to listen at.
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:7411")]
     listen: String,
-    /// Take it from here, where `torpor migrate` has sent it: docker://HOST/REPOSITORY[:TAG]. Whoever takes it first is the only one.
+    /// Take it from here, where `torpor migrate` has sent it: `docker://HOST/REPOSITORY[:TAG]`. Whoever takes it first is the only one.
     #[arg(long, value_name = "PLACE", conflicts_with_all = ["listen", "ticket_file"])]
     from: Option<String>,
     /// With --from, this machine's kernel may be older than where it was: it uses nothing that this one lacks.
