@@ -211,13 +211,18 @@ fn message(kind: u16, flags: u16, sequence: u32, family: u8, resource: u16, attr
     message
 }
 
-/// An attribute with a string, with the zero and the padding that belong to it.
+/// An attribute with a string, with the zero that belongs to it.
 fn attribute(kind: u16, text: &[u8]) -> Vec<u8> {
-    let length = 4 + text.len() + 1;
+    bytes(kind, &[text, b"\0"].concat())
+}
+
+/// An attribute with bytes, and the padding behind it.
+fn bytes(kind: u16, value: &[u8]) -> Vec<u8> {
+    let length = 4 + value.len();
     let mut attribute = Vec::with_capacity(length.next_multiple_of(4));
     attribute.extend((length as u16).to_ne_bytes());
     attribute.extend(kind.to_ne_bytes());
-    attribute.extend(text);
+    attribute.extend(value);
     attribute.resize(length.next_multiple_of(4), 0);
     attribute
 }

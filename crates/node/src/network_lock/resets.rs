@@ -14,7 +14,7 @@ use rustix::net::SendFlags;
 
 use super::{
     ACKNOWLEDGE, ANY, BATCH_BEGIN, BATCH_END, ERROR, INET, NAME, NEWTABLE, REQUEST, SUBSYSTEM, attribute,
-    check, connect, message, messages, receive,
+    bytes, check, connect, message, messages, receive,
 };
 use crate::process_tree;
 
@@ -131,16 +131,6 @@ fn nested(kind: u16, attributes: &[Vec<u8>]) -> Vec<u8> {
 
 fn number(kind: u16, number: u32) -> Vec<u8> {
     bytes(kind, &number.to_be_bytes())
-}
-
-fn bytes(kind: u16, value: &[u8]) -> Vec<u8> {
-    let length = 4 + value.len();
-    let mut attribute = Vec::with_capacity(length.next_multiple_of(4));
-    attribute.extend((length as u16).to_ne_bytes());
-    attribute.extend(kind.to_ne_bytes());
-    attribute.extend(value);
-    attribute.resize(length.next_multiple_of(4), 0);
-    attribute
 }
 
 #[cfg(test)]
