@@ -6,12 +6,10 @@ use std::time::Duration;
 use anyhow::Context;
 use serde::Serialize;
 use torpor_archive::registry::Reference;
-use torpor_criu::options::ExpertOption;
 use torpor_criu::program::Program;
 use torpor_node::config::{Surroundings, duration};
 use torpor_node::container::carry::Carry;
 use torpor_node::container::checkpoint::{Done, Job};
-use torpor_node::container::dump::Wishes;
 use torpor_node::container::generation::Destination;
 use torpor_node::container::route::Runtime;
 use torpor_node::container::{Container, Query, Roots};
@@ -23,9 +21,8 @@ use torpor_store::name::Name;
 
 use super::carriage::Outward;
 use super::checkpoint::{Took, clean_up, milliseconds, reference, times, took};
-use super::dump::Connections;
 use super::failure::Failure;
-use super::{Exit, depot, output, store};
+use super::{Exit, depot, dump, output, store};
 
 /// Move a container to another machine, or into a store or registry that another takes it from
 ///
@@ -71,15 +68,8 @@ pub(crate) struct Args {
     /// It may go to a machine with an older kernel: it uses nothing that this one lacks.
     #[arg(long)]
     older_kernel: bool,
-    /// What happens to TCP connections.
-    #[arg(long, value_name = "WORD", default_value = "fail")]
-    tcp: Connections,
-    /// Unix sockets may have peers outside of the container.
-    #[arg(long)]
-    ext_unix_sockets: bool,
-    /// The container may be at a terminal, or in a session, of somebody outside.
-    #[arg(long)]
-    shell_job: bool,
+    #[command(flatten)]
+    dump: dump::Args,
     /// The low-level runtime that knows it, to take note of its end. By default runc or crun, whichever started it.
     #[arg(long, value_name = "PROGRAM")]
     runtime: Option<PathBuf>,
@@ -89,9 +79,6 @@ pub(crate) struct Args {
     /// The CRIU to use.
     #[arg(long, value_name = "PROGRAM")]
     criu: Option<PathBuf>,
-    /// An option of CRIU's own, as KEY or KEY=VALUE.
-    #[arg(long, value_name = "OPTION")]
-    criu_option: Vec<ExpertOption>,
     /// Read the passphrase of an encrypted store from this file's first line.
     #[arg(long, value_name = "FILE", env = "TORPOR_PASSPHRASE_FILE", conflicts_with = "key_file")]
     passphrase_file: Option<PathBuf>,
@@ -177,7 +164,7 @@ impl Args {
         surroundings: Surroundings,
     ) -> anyhow::Result<Moved> {
         let ticket = self.ticket()?;
-        let criu = criu_bundle::find(self.criu.as_deref())?.program;
+        let criu = self.criu_without_plugins()?;
         let staging = surroundings.runtime_dir.join("torpor");
         let moved = self.leaving(container, &criu, surroundings.host, &staging).to(address, &ticket)?;
         Ok(Moved { pid: Some(moved.pid), ..made(container, moved.peer, moved.done) })
@@ -190,7 +177,7 @@ impl Args {
         surroundings: Surroundings,
     ) -> anyhow::Result<Moved> {
         let mut carrier = Outward::new(reference, &self.depot)?;
-        let criu = criu_bundle::find(self.criu.as_deref())?.program;
+        let criu = self.criu_without_plugins()?;
         let staging = surroundings.runtime_dir.join("torpor");
         let room = std::path::absolute(&self.room)?;
         let left = self.leaving(container, &criu, surroundings.host, &staging).by(&mut carrier, &room)?;
@@ -207,7 +194,7 @@ impl Args {
         Move {
             container,
             criu,
-            wishes: self.wishes(),
+            wishes: self.dump.wishes(false),
             timeout: self.timeout,
             ahead: self.ahead,
             mounts: self.mounts(),
@@ -224,6 +211,7 @@ impl Args {
         surroundings: Surroundings,
     ) -> anyhow::Result<Moved> {
         ends_for_good(container)?;
+        let criu = criu_bundle::with_plugins(self.criu.as_deref(), self.dump.criu_plugins.as_deref())?;
         let credentials = store::credentials(self.passphrase_file.as_deref(), self.key_file.as_deref())?;
         let repository = Repository::open_or_create(store::backend(url)?, &credentials)?;
         let name = match &self.name {
@@ -241,11 +229,10 @@ impl Args {
             mounts: self.mounts(),
             staging: &staging,
         };
-        let criu = criu_bundle::find(self.criu.as_deref())?.program;
         let job = |leave_running| Job {
             container,
             criu: &criu,
-            wishes: Wishes { leave_running, ..self.wishes() },
+            wishes: self.dump.wishes(leave_running),
             timeout: self.timeout,
             memory_budget: None,
             together: None,
@@ -257,6 +244,18 @@ impl Args {
         let stored = job(false).into_store(&destination)?;
         let checkpoint = Some(reference(&stored));
         Ok(Moved { checkpoint, ..made(container, url.to_owned(), stored.done) })
+    }
+
+    /// The CRIU of a move whose target restores at once, by a runtime's own command.
+    fn criu_without_plugins(&self) -> anyhow::Result<Program> {
+        if self.dump.criu_plugins.is_some() {
+            let message = "--criu-plugins is no use here: who takes the container from a host or registry restores it by its runtime's \
+                           own command, which loads no plugins";
+            let remedy =
+                "move it into a store, and restore it by torpor-runtime with CRIU's plugins in runtime.yaml";
+            return Err(Failure::new(Exit::Usage, message, remedy).into());
+        }
+        Ok(criu_bundle::find(self.criu.as_deref())?.program)
     }
 
     fn ticket(&self) -> anyhow::Result<Ticket> {
@@ -278,16 +277,6 @@ impl Args {
 
     fn mounts(&self) -> Carry {
         Carry { own: self.own_mounts, named: self.carry_mount.clone() }
-    }
-
-    fn wishes(&self) -> Wishes {
-        Wishes {
-            tcp: self.tcp.option(),
-            external_unix: self.ext_unix_sockets,
-            shell_job: self.shell_job,
-            expert_options: self.criu_option.clone(),
-            ..Wishes::usual(false)
-        }
     }
 }
 
