@@ -43,6 +43,6 @@ pub use generation::moment;
 pub(crate) use lease::Lease;
 pub use lease::{Taker, holds_briefly};
 pub use release::release;
-pub use snapshot::ViewError;
+pub use snapshot::{Ground, ViewError};
 pub use state::{Container, Engine, Flavor, Status};
 pub use together::Together;

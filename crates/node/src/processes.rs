@@ -8,5 +8,5 @@ pub mod generation;
 pub mod restore;
 mod streams;
 
-pub use checkpoint::Job;
+pub use checkpoint::{Job, is_of_others};
 pub use restore::{Processes, restore};

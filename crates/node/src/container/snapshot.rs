@@ -68,15 +68,51 @@ pub(super) struct Changes {
     _image: Option<Image>,
 }
 
+/// Where a container's changes would be taken from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ground {
+    /// The upper directory of its overlay.
+    Upper,
+    /// A comparison of its root with its image.
+    Image,
+    /// Nowhere: its root cannot be written to.
+    ReadOnly,
+    /// Nowhere: its root was made from no image, and stays where it is.
+    Own,
+}
+
+impl Ground {
+    /// Looks for it without making anything, as a checkpoint into a store will.
+    ///
+    /// # Errors
+    /// The checkpoint would be refused for the same.
+    pub fn of(container: &Container) -> Result<Ground, ContainerError> {
+        let kind = match Root::of_container(container)? {
+            Root::Overlay { .. } => return Ok(Ground::Upper),
+            Root::ReadOnly => return Ok(Ground::ReadOnly),
+            Root::Other { kind } => kind,
+        };
+        let is_there = match &container.engine {
+            Engine::Containerd { namespace } => {
+                let cri = Cri::find(None, Some(&container.engine))?;
+                containerd::has_image(&cri, namespace, &container.id)?
+            }
+            _ => copied(container)?.is_some(),
+        };
+        if is_there {
+            return root(container).map(|_| Ground::Image);
+        }
+        without_image(container, kind).map(|()| Ground::Own)
+    }
+}
+
 impl Changes {
     /// Those of a container.
     ///
     /// # Errors
     /// It has an image, but nothing that its root can be compared with.
     pub(super) fn of(container: &Container) -> Result<Changes, ContainerError> {
-        let path = PathBuf::from(format!("/proc/{}/mountinfo", container.init));
-        let mountinfo = std::fs::read_to_string(&path).map_err(ContainerError::place(&path))?;
-        let kind = match Root::of(&mountinfo).map_err(|upper| ContainerError::Upper { upper })? {
+        let kind = match Root::of_container(container)? {
             Root::Overlay { upper, for_users: true } => {
                 return Ok(Changes::in_layer(Layer::new(upper).marked_for_users()));
             }
@@ -89,22 +125,15 @@ impl Changes {
                 let cri = Cri::find(None, Some(&container.engine))?;
                 containerd::image(&cri, namespace, &container.id)?
             }
-            Engine::Docker => beside(&container.rootfs)?,
-            Engine::Podman | Engine::CriO | Engine::None => parent(&container.rootfs)?,
+            _ => copied(container)?,
         };
-        match image {
-            Some(image) => {
-                let layer = Layer::new(root(container)?).against(&image.path);
-                Ok(Changes { layer: Some(layer), _image: Some(image) })
-            }
-            None if container.engine != Engine::None && container.image().is_some() => {
-                Err(ContainerError::NotCompared { kind })
-            }
-            None => {
-                tracing::warn!("the container's root was made from no image: its files stay where they are");
-                Ok(Changes { layer: None, _image: None })
-            }
-        }
+        let Some(image) = image else {
+            without_image(container, kind)?;
+            tracing::warn!("the container's root was made from no image: its files stay where they are");
+            return Ok(Changes { layer: None, _image: None });
+        };
+        let layer = Layer::new(root(container)?).against(&image.path);
+        Ok(Changes { layer: Some(layer), _image: Some(image) })
     }
 
     fn in_layer(layer: Layer) -> Changes {
@@ -118,6 +147,12 @@ impl Changes {
 }
 
 impl Root {
+    fn of_container(container: &Container) -> Result<Root, ContainerError> {
+        let path = PathBuf::from(format!("/proc/{}/mountinfo", container.init));
+        let mountinfo = std::fs::read_to_string(&path).map_err(ContainerError::place(&path))?;
+        Root::of(&mountinfo).map_err(|upper| ContainerError::Upper { upper })
+    }
+
     /// From `/proc/PID/mountinfo`, whose writer escapes blanks as octal numbers; the overlay escapes commas and colons with a
     /// backslash. An error is a path that cannot be used.
     fn of(mountinfo: &str) -> Result<Root, String> {
@@ -136,6 +171,22 @@ impl Root {
             Some(upper) if !upper.starts_with('/') || upper.contains('\\') => Err(upper.to_owned()),
             Some(upper) => Ok(Root::Overlay { upper: upper.into(), for_users }),
         }
+    }
+}
+
+/// The image of a copy.
+fn copied(container: &Container) -> Result<Option<Image>, ContainerError> {
+    match container.engine {
+        Engine::Docker => beside(&container.rootfs),
+        _ => parent(&container.rootfs),
+    }
+}
+
+/// A root on `kind` that no image is there for may have been made from none.
+fn without_image(container: &Container, kind: String) -> Result<(), ContainerError> {
+    match container.engine != Engine::None && container.image().is_some() {
+        true => Err(ContainerError::NotCompared { kind }),
+        false => Ok(()),
     }
 }
 

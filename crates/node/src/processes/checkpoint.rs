@@ -34,6 +34,17 @@ pub struct Job<'a> {
     pub timeout: Option<Duration>,
 }
 
+/// Whether a process and all below it are others than this one, which cannot freeze itself.
+///
+/// # Errors
+/// They are not.
+pub fn is_of_others(root: i32) -> Result<(), ContainerError> {
+    match process_tree::of(root).contains(&std::process::id().cast_signed()) {
+        true => Err(ContainerError::OwnTree { pid: root }),
+        false => Ok(()),
+    }
+}
+
 impl Job<'_> {
     /// Makes it as a directory of CRIU's images.
     ///
@@ -86,10 +97,7 @@ impl Job<'_> {
 
     /// Whether it can be done at all.
     pub(super) fn check(&self) -> Result<Seen, ContainerError> {
-        let own = std::process::id() as i32;
-        if process_tree::of(self.root).contains(&own) {
-            return Err(ContainerError::OwnTree { pid: self.root });
-        }
+        is_of_others(self.root)?;
         let plugins = self.criu.plugins().map(Plugins::trusted).transpose()?;
         let seen = Seen::of_process(self.root)?.with_plugins(plugins.as_ref());
         let wanted = Wanted {

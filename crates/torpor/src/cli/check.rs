@@ -30,7 +30,7 @@ pub(crate) struct Args {
     /// Ask only whether they are whole, not whether they would restore here.
     #[arg(long)]
     whole: bool,
-    /// The CRIU that would restore them, rather than the one Torpor finds.
+    /// The CRIU that would restore them, or make the checkpoint, rather than the one Torpor finds.
     #[arg(long, value_name = "FILE")]
     criu: Option<PathBuf>,
     #[command(flatten)]
@@ -123,7 +123,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     let mut checked = Checked { checkpoints: Vec::new(), targets: Vec::new() };
     for source in &args.sources {
         if let Some(target) = Target::parse(source)? {
-            for one in args.target.look(source, &target)? {
+            for one in args.target.look(source, &target, args.criu.as_deref())? {
                 exit = worse(exit, one.exit());
                 checked.targets.push(one);
             }

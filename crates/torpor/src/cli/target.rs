@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use torpor_node::container::Query;
+use torpor_node::container::{Query, Roots};
 
 use super::Exit;
 use super::failure::{self, Failure};
@@ -32,6 +32,17 @@ impl FromStr for Target {
 }
 
 impl Target {
+    /// The first process of a container is that container, whose runtime must be able to take it back.
+    pub(crate) fn resolve(&self, roots: &Roots) -> Target {
+        match self {
+            Target::Process(pid) => match roots.containers().into_iter().find(|one| one.init == *pid) {
+                Some(found) => Target::Containers(Query::Container(found.id)),
+                None => Target::Process(*pid),
+            },
+            Target::Containers(query) => Target::Containers(query.clone()),
+        }
+    }
+
     /// The target that a word names; none where it names a source. A path may begin with `./` to be none.
     ///
     /// # Errors

@@ -201,32 +201,54 @@ impl Client {
     }
 }
 
+impl Mounts {
+    /// The only one.
+    fn one(&self, snapshotter: &str) -> Result<&Mount, ViewError> {
+        let [mount] = self.mounts.as_slice() else {
+            let told = self.mounts.iter().map(|mount| mount.kind.as_str()).collect::<Vec<_>>().join(", ");
+            return Err(ViewError::Unknown { snapshotter: snapshotter.to_owned(), told });
+        };
+        Ok(mount)
+    }
+}
+
+/// A container's own snapshot; none where containerd knows of none.
+fn own(client: &Client, id: &str) -> Result<Option<AskSnapshot>, ViewError> {
+    let known: ToldContainer = client.ask(CONTAINERS, "Get", &AskContainer { id: id.to_owned() })?;
+    let KnownContainer { snapshotter, snapshot_key } = known.container.unwrap_or_default();
+    let own = AskSnapshot { snapshotter, key: snapshot_key, parent: String::new() };
+    Ok(Some(own).filter(|own| !own.key.is_empty()))
+}
+
+/// Whether a container has an image that can be compared with, by what its own snapshot is.
+///
+/// # Errors
+/// containerd does not answer, or there would be no mounting it.
+pub(super) fn has_image(cri: &Cri, namespace: &str, id: &str) -> Result<bool, ViewError> {
+    let client = Client { cri: cri.clone(), namespace: namespace.to_owned() };
+    let Some(own) = own(&client, id)? else { return Ok(false) };
+    let mounts: Mounts = client.ask(SNAPSHOTS, "Mounts", &own)?;
+    mounts.one(&own.snapshotter).map(|_| true)
+}
+
 /// The image of a container. None where it has none that containerd knows.
 ///
 /// # Errors
 /// containerd does not answer, or its view cannot be mounted.
 pub(super) fn image(cri: &Cri, namespace: &str, id: &str) -> Result<Option<Image>, ViewError> {
     let client = Client { cri: cri.clone(), namespace: namespace.to_owned() };
-    let known: ToldContainer = client.ask(CONTAINERS, "Get", &AskContainer { id: id.to_owned() })?;
-    let KnownContainer { snapshotter, snapshot_key } = known.container.unwrap_or_default();
-    if snapshot_key.is_empty() {
-        return Ok(None);
-    }
-    let own = AskSnapshot { snapshotter: snapshotter.clone(), key: snapshot_key, parent: String::new() };
+    let Some(own) = own(&client, id)? else { return Ok(None) };
     let told: ToldSnapshot = client.ask(SNAPSHOTS, "Stat", &own)?;
     let parent = told.info.unwrap_or_default().parent;
-    let view = AskSnapshot { snapshotter, key: format!("torpor-view-{id}"), parent };
+    let view = AskSnapshot { parent, key: format!("torpor-view-{id}"), ..own };
     // What an earlier checkpoint left that was cut off.
     let left = AskSnapshot { parent: String::new(), ..view.clone() };
     if client.remove(&left).is_ok() {
         tracing::warn!(key = left.key, "an earlier checkpoint was cut off; its view of the image is removed");
     }
     let mut kept = View { client, snapshot: left, mount: None };
-    let mounts = kept.client.view(&view)?.mounts;
-    let [Mount { kind, source, options }] = mounts.as_slice() else {
-        let told = mounts.iter().map(|mount| mount.kind.as_str()).collect::<Vec<_>>().join(", ");
-        return Err(ViewError::Unknown { snapshotter: view.snapshotter, told });
-    };
+    let mounts = kept.client.view(&view)?;
+    let Mount { kind, source, options } = mounts.one(&view.snapshotter)?;
     if kind == "bind" {
         return Ok(Some(Image { path: source.into(), _view: Some(kept) }));
     }
@@ -267,10 +289,14 @@ mod tests {
                 (_, "Stat") => {
                     ToldSnapshot { info: Some(Info { parent: "sha256:1".into() }) }.encode_to_vec()
                 }
-                (_, "View") => {
+                (_, "View" | "Mounts") => {
                     let asked = AskSnapshot::decode(request).unwrap();
-                    assert_eq!(asked.key, format!("torpor-view-{}", asked.snapshotter));
-                    assert_eq!(asked.parent, "sha256:1");
+                    if method.ends_with("/View") {
+                        assert_eq!(asked.key, format!("torpor-view-{}", asked.snapshotter));
+                        assert_eq!(asked.parent, "sha256:1");
+                    } else {
+                        assert_eq!(asked.key, asked.snapshotter);
+                    }
                     match asked.snapshotter.as_str() {
                         "native" => mounts(&["bind"], "/s/1", &["ro", "rbind"]),
                         "blockfile" => mounts(&["tmpfs"], "none", &["ro", "mode=700"]),
@@ -290,6 +316,11 @@ mod tests {
             (Some(answer), status("0", ""))
         });
         let image = |id: &str| image(&cri, "k8s.io", id);
+        let foreseen = |id: &str| has_image(&cri, "k8s.io", id);
+        assert!(!foreseen("none").unwrap() && foreseen("native").unwrap() && foreseen("devmapper").unwrap());
+        assert!(
+            matches!(foreseen("erofs"), Err(ViewError::Unknown { told, .. }) if told == "erofs, overlay")
+        );
         assert!(image("none").unwrap().is_none());
         assert_eq!(image("native").unwrap().unwrap().path, Path::new("/s/1"));
         assert!(matches!(image("erofs"), Err(ViewError::Unknown { told, .. }) if told == "erofs, overlay"));

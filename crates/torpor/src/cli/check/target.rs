@@ -1,19 +1,20 @@
 //! `torpor check TARGET`: whether something that runs can be checkpointed, and what that would take.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Serialize;
 use torpor_archive::check::{Answer, Finding};
 use torpor_node::accelerator::Plugins;
 use torpor_node::config::{QuantityError, duration};
-use torpor_node::container::{Container, ContainerError, Roots};
+use torpor_node::container::{Container, ContainerError, Ground, Roots, Status};
+use torpor_node::criu_bundle;
 use torpor_node::outlook::{self, Estimate, Seen, Wanted};
+use torpor_node::processes::is_of_others;
 
 use super::verdict;
-use crate::cli::dump;
 use crate::cli::target::Target;
-use crate::cli::{Exit, output};
+use crate::cli::{Exit, dump, failure, output};
 
 /// How long the kubelet's defaults let a container stand still: a liveness probe every 10 s that fails at the third
 /// time, each after 1 s (Kubernetes, `pkg/apis/core/v1/defaults.go`).
@@ -87,6 +88,13 @@ impl CheckedTarget {
         }
     }
 
+    /// The same with more findings.
+    fn with(mut self, more: impl IntoIterator<Item = Finding>) -> CheckedTarget {
+        self.findings.extend(more);
+        self.checkpointable = verdict(&self.findings);
+        self
+    }
+
     pub(super) fn exit(&self) -> Exit {
         if self.checkpointable == Answer::No { Exit::Failure } else { Exit::Success }
     }
@@ -114,9 +122,47 @@ fn finding(found: outlook::Finding) -> Finding {
     Finding { remedy: remedy.map(str::to_owned), ..finding }
 }
 
+/// What a checkpoint would be refused for by something else than what is seen of processes.
+fn unless_refused(
+    (topic, question): (&'static str, &'static str),
+    asked: Result<String, impl Into<anyhow::Error>>,
+) -> Finding {
+    match asked {
+        Ok(reason) => Finding::yes(topic, question, reason),
+        Err(error) => {
+            let error = error.into();
+            let refused = Finding::yes(topic, question, failure::sentence(&error));
+            Finding { answer: Answer::No, remedy: failure::remedy(&error), ..refused }
+        }
+    }
+}
+
+/// Whether there is a CRIU to make it.
+fn criu(named: Option<&Path>) -> Finding {
+    let version = criu_bundle::find(named).and_then(|found| criu_bundle::version(&found.program));
+    unless_refused(("criu", "is there a CRIU to make it?"), version.map(|version| version.to_string()))
+}
+
+/// Whether what a container changed in its files can be told.
+fn changes(container: &Container) -> Finding {
+    let told = Ground::of(container).map(|ground| match ground {
+        Ground::Upper => "they are in the upper directory of its overlay",
+        Ground::Image => "its root is compared with its image",
+        Ground::ReadOnly => "its root cannot be written to",
+        Ground::Own => "its root was made from no image, and stays where it is",
+    });
+    let question = "can what it changed in its files be taken along?";
+    unless_refused(("changes", question), told.map(str::to_owned))
+}
+
 impl Args {
     /// Looks at a target: a process, or each container that is meant.
-    pub(super) fn look(&self, text: &str, target: &Target) -> anyhow::Result<Vec<CheckedTarget>> {
+    pub(super) fn look(
+        &self,
+        text: &str,
+        target: &Target,
+        named: Option<&Path>,
+    ) -> anyhow::Result<Vec<CheckedTarget>> {
         let plugins = self.dump.criu_plugins.as_deref().map(Plugins::trusted).transpose();
         let plugins = plugins.map_err(ContainerError::from)?;
         let wishes = self.dump.wishes(true);
@@ -127,14 +173,19 @@ impl Args {
             standstill: self.standstill,
             grace: self.grace,
         };
-        let query = match target {
+        let roots = Roots::with(self.runtime_root.clone());
+        let criu = criu(named);
+        let query = match target.resolve(&roots) {
             Target::Process(pid) => {
-                let seen = Seen::of_process(*pid)?.with_plugins(plugins.as_ref());
-                return Ok(vec![CheckedTarget::new(text.to_owned(), &seen, &wanted)]);
+                let seen = Seen::of_process(pid)?.with_plugins(plugins.as_ref());
+                let own = is_of_others(pid).map(|()| "it is not".to_owned());
+                let own = unless_refused(("own", "is this torpor none of its processes?"), own);
+                let one = CheckedTarget::new(text.to_owned(), &seen, &wanted);
+                return Ok(vec![one.with([own, criu])]);
             }
             Target::Containers(query) => query,
         };
-        let containers = Roots::with(self.runtime_root.clone()).find_all(query)?;
+        let containers = roots.find_all(&query)?;
         let mut checked = Vec::with_capacity(containers.len());
         for container in &containers {
             let place = container.pod();
@@ -145,6 +196,11 @@ impl Args {
             let seen = Seen::of_container(container)?.with_plugins(plugins.as_ref());
             let one = CheckedTarget::new(text.to_owned(), &seen, &wanted);
             let name = place.map(|place| place.container);
+            // Of one that does not run, no more is told than that.
+            let one = match container.status() {
+                Status::Running => one.with([changes(container), criu.clone()]),
+                _ => one,
+            };
             checked.push(CheckedTarget { id: Some(container.id.clone()), container: name, ..one });
         }
         Ok(checked)

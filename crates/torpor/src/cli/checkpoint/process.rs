@@ -8,10 +8,10 @@ use std::path::Path;
 use anyhow::Context;
 use torpor_archive::tape::Tape;
 use torpor_node::config::Surroundings;
+use torpor_node::container::Roots;
 use torpor_node::container::carry::Carry;
 use torpor_node::container::checkpoint::Done;
 use torpor_node::container::generation::Destination;
-use torpor_node::container::{Query, Roots};
 use torpor_node::criu_bundle;
 use torpor_node::processes::Job;
 
@@ -20,15 +20,14 @@ use crate::cli::Exit;
 use crate::cli::convert;
 use crate::cli::failure::Failure;
 use crate::cli::store;
+use crate::cli::target::Target;
 
 /// Makes the checkpoint.
 pub(super) fn run(pid: i32, args: &super::Args) -> anyhow::Result<Exit> {
     let choice = &args.container;
-    // The first process of a container is that container, whose runtime must be able to take it back.
-    if let Some(found) =
-        Roots::with(choice.runtime_root.clone()).containers().iter().find(|one| one.init == pid)
-    {
-        return container::run(&Query::Container(found.id.clone()), args);
+    let roots = Roots::with(choice.runtime_root.clone());
+    if let Target::Containers(query) = Target::Process(pid).resolve(&roots) {
+        return container::run(&query, args);
     }
     refuse(args)?;
     let job = Job {
