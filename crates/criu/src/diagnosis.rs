@@ -34,7 +34,7 @@ pub struct Known {
     pub with: Option<&'static str>,
     /// What happened; `{1}` is what the first `*` stood for, and so on.
     pub cause: &'static str,
-    /// What to do about it.
+    /// What to do about it under `torpor run`.
     pub remedy: &'static str,
 }
 
@@ -45,8 +45,10 @@ pub struct Diagnosis {
     pub id: &'static str,
     /// What happened.
     pub cause: String,
-    /// What to do about it.
+    /// What to do about it under `torpor run`.
     pub remedy: String,
+    /// What to do about it where a container or process does not run under `torpor run`.
+    pub remedy_elsewhere: String,
     /// What the failure is about, as it stands in the log: paths, ports, ids. Empty if the log does not say.
     pub subjects: Vec<String>,
     /// The lines of the log that this was concluded from; for an unknown failure, its errors.
@@ -91,6 +93,7 @@ fn recognise(operation: Operation, line: &Line<'_>, log: &Log) -> Option<Diagnos
             id: known.id,
             cause: fill(known.cause, &subjects),
             remedy: fill(known.remedy, &subjects),
+            remedy_elsewhere: fill(known.remedy_elsewhere(), &subjects),
             subjects,
             lines,
         })
@@ -112,15 +115,10 @@ fn unknown(operation: Operation, log: &Log) -> Diagnosis {
         true => format!("CRIU could not {verb} and logged nothing"),
         false => format!("CRIU could not {verb} for a reason that is not known here"),
     };
-    Diagnosis {
-        id: UNKNOWN,
-        cause,
-        remedy: format!(
-            "read the errors from {log_name} below, and run `torpor doctor` to see what this machine lacks"
-        ),
-        subjects: Vec::new(),
-        lines,
-    }
+    let remedy = format!(
+        "read the errors from {log_name} below, and run `torpor doctor` to see what this machine lacks"
+    );
+    Diagnosis { id: UNKNOWN, cause, remedy_elsewhere: remedy.clone(), remedy, subjects: Vec::new(), lines }
 }
 
 /// Puts what was found into a sentence.

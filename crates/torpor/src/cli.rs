@@ -199,6 +199,7 @@ mod tests {
     use std::collections::HashSet;
 
     use clap::CommandFactory;
+    use torpor_criu::diagnosis::Operation;
     use torpor_criu::options::ExpertOption;
 
     use super::*;
@@ -216,18 +217,41 @@ mod tests {
     }
 
     #[test]
-    fn remedies_of_failures_name_flags_that_there_are_and_options_that_may_be_given() {
+    fn remedies_of_failures_name_flags_that_the_command_takes_and_options_that_may_be_given() {
         let mut torpor = Torpor::command();
         torpor.build();
-        let there: HashSet<String> = torpor
-            .get_subcommands()
-            .flat_map(|command| command.get_arguments())
-            .flat_map(|argument| argument.get_long_and_visible_aliases().unwrap_or_default())
-            .map(str::to_owned)
-            .collect();
+        let taken = |command: &str| -> HashSet<String> {
+            let command = torpor.find_subcommand(command).unwrap();
+            let names =
+                command.get_arguments().filter_map(|argument| argument.get_long_and_visible_aliases());
+            names.flatten().map(str::to_owned).collect()
+        };
+        let [run, restore, warm] = ["run", "restore", "warm"].map(taken);
+        let dumps = ["checkpoint", "migrate"].map(taken);
         for known in torpor_criu::diagnosis::known() {
             for flag in flags(known.remedy) {
-                assert!(there.contains(flag), "{}: there is no --{flag}", known.id);
+                // Those of other programs stand in a line of code.
+                let is_ours = !known.remedy.contains(&format!("mount --{flag}"));
+                assert!(!is_ours || run.contains(flag), "{}: run has no --{flag}", known.id);
+            }
+            let elsewhere = known.remedy_elsewhere();
+            // What is to be done at the next checkpoint is said so.
+            let (now, next) = elsewhere.split_once("checkpoint it with ").unwrap_or((elsewhere, ""));
+            let mut commands = Vec::new();
+            if known.operation != Some(Operation::Restore) {
+                commands.extend(dumps.iter().map(|taken| (now, taken)));
+                if now.contains("--criu-option ") {
+                    commands.push(("--criu-option", &warm));
+                }
+            }
+            if known.operation != Some(Operation::Checkpoint) {
+                commands.push((now, &restore));
+            }
+            commands.extend(dumps.iter().map(|taken| (next, taken)));
+            for (text, taken) in commands {
+                for flag in flags(text).filter(|flag| !text.contains(&format!("mount --{flag}"))) {
+                    assert!(taken.contains(flag), "{}: elsewhere it takes no --{flag}", known.id);
+                }
             }
             for rest in known.remedy.split("--criu-option ").skip(1) {
                 let option = rest.split([' ', ',', ';']).next().unwrap_or(rest);

@@ -2,6 +2,7 @@
 
 use super::Known;
 
+mod elsewhere;
 mod files;
 mod images;
 mod isolation;
@@ -26,4 +27,12 @@ const TABLES: [&[Known]; 8] = [
 /// Every known failure, the more general ones after the others.
 pub fn known() -> impl Iterator<Item = &'static Known> {
     TABLES.into_iter().flatten()
+}
+
+impl Known {
+    /// What to do about it where the program does not run under `torpor run`.
+    #[must_use]
+    pub fn remedy_elsewhere(&self) -> &'static str {
+        elsewhere::remedy(self.id).unwrap_or(self.remedy)
+    }
 }

@@ -204,6 +204,7 @@ fn a_diagnosis_names_what_it_is_about() {
         "the program holds the deleted file /tmp/gone open, and its 3145728 bytes are more than CRIU takes along"
     );
     assert!(deleted.remedy.contains("--criu-option ghost-limit=3145728"));
+    assert_eq!(deleted.remedy, deleted.remedy_elsewhere);
 
     let inotify = of(
         Operation::Checkpoint,
@@ -212,6 +213,12 @@ fn a_diagnosis_names_what_it_is_about() {
     );
     assert_eq!(inotify.subjects, ["0x1a:0x1"]);
     assert_eq!(inotify.lines.len(), 2);
+
+    let private = of(
+        Operation::Restore,
+        "(00.1) 1: Error (criu/mount-v2.c:891): mnt-v2: Failed to copy sharing from -1:/run/b/rootfs to 5: Invalid argument",
+    );
+    assert_eq!((private.id, private.subjects[0].as_str()), ("mount-shared", "/run/b/rootfs"));
 
     let size = of(
         Operation::Restore,
@@ -262,7 +269,7 @@ fn the_table_reads_like_one_text() {
     assert!(!ids.contains(UNKNOWN));
     for known in known() {
         assert!(known.id.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-'), "{}", known.id);
-        for text in [known.cause, known.remedy] {
+        for text in [known.cause, known.remedy, known.remedy_elsewhere()] {
             assert!(!text.is_empty() && !text.ends_with('.'), "{}: {text}", known.id);
         }
     }

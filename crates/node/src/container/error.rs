@@ -399,7 +399,7 @@ impl ContainerError {
             ContainerError::Expired(_) => {
                 "the container runs on; give it more time with --timeout, or a faster place for the checkpoint".to_owned()
             }
-            ContainerError::Criu { diagnosis, .. } => diagnosis.remedy.to_string(),
+            ContainerError::Criu { diagnosis, .. } => diagnosis.remedy_elsewhere.clone(),
             ContainerError::Session(error) => error.remedy().to_owned(),
             ContainerError::Start(error) => error.remedy().to_owned(),
             ContainerError::Stuck => "see whether a process of it hangs in the kernel (state D)".to_owned(),

@@ -9,7 +9,7 @@ use anyhow::Context;
 use torpor_archive::Checkpoint;
 use torpor_archive::layout::{Description, Plan};
 use torpor_archive::oci::{self, CHECKPOINT, Copied, Image, Layout, Origin, Recipe};
-use torpor_criu::options::Tcp;
+use torpor_criu::options::{ExpertOption, Tcp};
 use torpor_node::config::Surroundings;
 use torpor_node::container::carry::Carry;
 use torpor_node::container::checkpoint::Job;
@@ -83,6 +83,9 @@ struct Container {
     /// The CRIU to use.
     #[arg(long, value_name = "PROGRAM")]
     criu: Option<PathBuf>,
+    /// An option of CRIU's own, as KEY or KEY=VALUE.
+    #[arg(long, value_name = "OPTION")]
+    criu_option: Vec<ExpertOption>,
 }
 
 /// Makes the image.
@@ -159,7 +162,11 @@ impl Container {
             container: own.container(),
             criu: &criu,
             // Whoever starts the image is somebody else than whom it was connected to.
-            wishes: Wishes { tcp: Tcp::Close, ..Wishes::usual(false) },
+            wishes: Wishes {
+                tcp: Tcp::Close,
+                expert_options: self.criu_option.clone(),
+                ..Wishes::usual(false)
+            },
             timeout: None,
             memory_budget: None,
             together: None,

@@ -45,6 +45,14 @@ pub(super) const ROWS: &[Known] = &[
         remedy: "name it in volumes to have it left out, or mount it from outside the container",
     },
     Known {
+        id: "mount-shared",
+        operation: Some(Restore),
+        messages: &["Failed to copy sharing from -1:* to *", "Failed to copy sharing from source * to *"],
+        with: None,
+        cause: "{1} is on a mount that is private here, and was on a shared one where the checkpoint was made",
+        remedy: "make the mount that it is on shared with `mount --make-rshared`, as systemd does with /, before the container is made",
+    },
+    Known {
         id: "mount-restore",
         operation: Some(Restore),
         messages: &[
