@@ -28,7 +28,7 @@ impl ArchiveOrigin {
     }
 
     fn entry(&self, name: &str) -> Result<&Entry, OciError> {
-        let missing = || OciError::NoImage { place: self.name(), reference: name.to_owned() };
+        let missing = || OciError::NoLayout { place: self.name(), missing: name.to_owned() };
         self.archive.entries().iter().find(|entry| entry.name == name).ok_or_else(missing)
     }
 }

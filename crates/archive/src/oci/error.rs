@@ -71,13 +71,23 @@ pub enum OciError {
         /// What it is.
         found: Digest,
     },
+    /// There are no images at all.
+    #[error("{place} holds no images: there is no {missing}")]
+    NoLayout {
+        /// What should be a layout.
+        place: String,
+        /// What every layout has.
+        missing: String,
+    },
     /// There is no image of this name.
-    #[error("{place} has no image {reference:?}")]
+    #[error("{place} has no image {reference:?}{}", there_is(names))]
     NoImage {
         /// The layout.
         place: String,
         /// The name.
         reference: String,
+        /// What those that are there are called.
+        names: Vec<String>,
     },
     /// There are several images.
     #[error("{place} has several images: {}", names.join(", "))]
@@ -103,6 +113,11 @@ pub enum OciError {
     },
 }
 
+/// What there is instead.
+fn there_is(names: &[String]) -> String {
+    if names.is_empty() { String::new() } else { format!("; it has {}", names.join(", ")) }
+}
+
 impl OciError {
     /// What a person can do about it.
     #[must_use]
@@ -116,7 +131,8 @@ impl OciError {
             Self::Document { .. } | Self::TooLarge { .. } | Self::Digest { .. } | Self::TooDeep { .. } => {
                 "the image is damaged: use another copy"
             }
-            Self::NoImage { .. } => "look into its index.json for the names there are",
+            Self::NoLayout { .. } => "name a directory in OCI's layout, or an archive of one",
+            Self::NoImage { .. } => "check the name after the colon",
             Self::Several { .. } => "name one of them after a colon",
             Self::Platform { .. } => "use an image for this machine",
         }

@@ -46,22 +46,20 @@ impl Layout {
 /// The image of a tag, or the only one.
 pub(super) fn choose(place: &str, index: Index, tag: Option<&str>) -> Result<Descriptor, OciError> {
     let name = |descriptor: &Descriptor| descriptor.annotations.get(REF_NAME).cloned();
+    let names = index.manifests.iter().map(|one| name(one).unwrap_or_else(|| one.digest.to_string()));
+    let names: Vec<_> = names.collect();
+    let missing =
+        |tag: &str, names| OciError::NoImage { place: place.to_owned(), reference: tag.to_owned(), names };
     let Some(tag) = tag else {
-        let names = index.manifests.iter().map(|one| name(one).unwrap_or_else(|| one.digest.to_string()));
-        let names: Vec<_> = names.collect();
         let mut all = index.manifests.into_iter();
         return match (all.next(), names.len()) {
             (Some(one), 1) => Ok(one),
-            (None, _) => Err(OciError::NoImage { place: place.to_owned(), reference: "latest".to_owned() }),
+            (None, _) => Err(missing("latest", names)),
             _ => Err(OciError::Several { place: place.to_owned(), names }),
         };
     };
     let named = |one: &Descriptor| name(one).as_deref() == Some(tag) || one.digest.to_string() == tag;
-    index
-        .manifests
-        .into_iter()
-        .find(named)
-        .ok_or_else(|| OciError::NoImage { place: place.to_owned(), reference: tag.to_owned() })
+    index.manifests.into_iter().find(named).ok_or_else(|| missing(tag, names))
 }
 
 impl Origin for Layout {
@@ -71,7 +69,7 @@ impl Origin for Layout {
 
     fn top(&self) -> Result<(Descriptor, Vec<u8>), OciError> {
         let place = Origin::name(self);
-        let missing = || OciError::NoImage { place: place.clone(), reference: "index.json".to_owned() };
+        let missing = || OciError::NoLayout { place: place.clone(), missing: "index.json".to_owned() };
         let descriptor = choose(&place, self.index()?.ok_or_else(missing)?, self.tag.as_deref())?;
         let bytes = document(self, &descriptor)?;
         Ok((descriptor, bytes))

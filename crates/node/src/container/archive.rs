@@ -45,7 +45,7 @@ impl Placement {
             return Err(ContainerError::Taken { path });
         }
         let failed = ContainerError::place(&path);
-        let name = path.file_name().ok_or_else(|| failed(io::ErrorKind::InvalidInput.into()))?;
+        let name = path.file_name().ok_or_else(|| failed(Errno::INVAL.into()))?;
         let mut hidden = std::ffi::OsString::from(".");
         hidden.push(name);
         hidden.push(".torpor-partial");
@@ -55,7 +55,7 @@ impl Placement {
         }
         match partial.parent().is_some_and(Path::is_dir) {
             true => Ok(Placement { partial, path }),
-            false => Err(failed(io::ErrorKind::NotFound.into())),
+            false => Err(failed(Errno::NOENT.into())),
         }
     }
 

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use torpor_criu::diagnosis::Operation;
+
 use super::checkpoint::{Done, Job};
 use super::directory::{begin, beside, make_durable, room};
 use super::dump::LOG;
@@ -43,7 +45,9 @@ impl Job<'_> {
                 tracing::warn!(%error, "the guard is gone; the checkpoint goes on without");
             }
         };
-        let made = runtime.checkpoint(self.container, partial.path(), &self.wishes, self.timeout, &mut look);
+        let made = runtime
+            .checkpoint(self.container, partial.path(), &self.wishes, self.timeout, &mut look)
+            .map_err(|error| error.with_log(&partial.path().join(LOG), Operation::Checkpoint));
         if made.is_err() {
             // A runtime that was killed leaves CRIU, which lets the container go on once it notices, or is killed itself.
             if let Some(criu) = criu {

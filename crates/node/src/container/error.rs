@@ -134,7 +134,7 @@ pub enum ContainerError {
     },
     /// What it changed in its image cannot be copied.
     #[error("the container's files cannot be copied")]
-    Files(#[from] FilesError),
+    Files(#[source] FilesError),
     /// CRIU's images cannot be taken over.
     #[error("CRIU's images cannot be taken over")]
     Images(#[source] Box<CheckpointError>),
@@ -174,11 +174,11 @@ pub enum ContainerError {
         /// The name.
         generation: String,
     },
-    /// The generation is of a container.
-    #[error("{generation} holds a container, which is restored from a bundle")]
+    /// The checkpoint is of a container.
+    #[error("{checkpoint} holds a container, which is restored from a bundle")]
     NeedsBundle {
-        /// The name.
-        generation: String,
+        /// The generation's name, or the directory.
+        checkpoint: String,
     },
     /// The lineage does not offer it.
     #[error("{reference} is not to be restored: {because}")]
@@ -226,6 +226,20 @@ pub enum ContainerError {
     /// Images lack what a container's have.
     #[error("{} holds no checkpoint of a container: there is no descriptors.json", path.display())]
     NotAContainer {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A directory is none of CRIU's images, or of not all.
+    #[error("{} holds no whole checkpoint: there is no {missing}", path.display())]
+    NoImages {
+        /// The directory.
+        path: PathBuf,
+        /// An image that every checkpoint has.
+        missing: &'static str,
+    },
+    /// There is no bundle.
+    #[error("{} is no bundle: there is no config.json", path.display())]
+    NoBundle {
         /// The directory.
         path: PathBuf,
     },
@@ -336,6 +350,20 @@ pub enum ContainerError {
     },
 }
 
+impl From<FilesError> for ContainerError {
+    /// Whose time is over has nothing wrong with its files.
+    fn from(error: FilesError) -> ContainerError {
+        match &error {
+            FilesError::Store { source, .. }
+                if source.get_ref().is_some_and(|inner| inner.is::<Expired>()) =>
+            {
+                Expired.into()
+            }
+            _ => ContainerError::Files(error),
+        }
+    }
+}
+
 fn told(paths: &[PathBuf]) -> String {
     paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
 }
@@ -395,6 +423,10 @@ impl ContainerError {
             ContainerError::Outlook(error) => error.remedy().to_owned(),
             ContainerError::Volume(error) => error.remedy().to_owned(),
             ContainerError::NeedsBundle { .. } => "name the container's bundle with --bundle".to_owned(),
+            ContainerError::NoImages { .. } => {
+                "name a directory with CRIU's images, an archive, or a checkpoint of the store".to_owned()
+            }
+            ContainerError::NoBundle { .. } => "name the directory that has the container's config.json with --bundle".to_owned(),
             ContainerError::Busy { .. } => "wait for it".to_owned(),
             ContainerError::Expired(_) => {
                 "the container runs on; give it more time with --timeout, or a faster place for the checkpoint".to_owned()
@@ -406,7 +438,11 @@ impl ContainerError {
             ContainerError::NoPostDump => "run `torpor doctor` to see whether this CRIU works here".to_owned(),
             ContainerError::Released(_) => "try again; if memory was short, see the kernel's log".to_owned(),
             ContainerError::Helper { .. } => "raise the limits on processes and descriptors".to_owned(),
-            ContainerError::Place { .. } => "make it writable, or name another".to_owned(),
+            ContainerError::Place { source, .. } => match source.kind() {
+                io::ErrorKind::NotFound => "check the path".to_owned(),
+                io::ErrorKind::StorageFull => "make room there, or name another place".to_owned(),
+                _ => "make it writable, or name another".to_owned(),
+            },
             ContainerError::Occupied { .. } => "name a directory that is not there yet, or is empty".to_owned(),
             ContainerError::Room { .. } => "make room there, or name another place".to_owned(),
             ContainerError::OpenFiles(error) => error.remedy().to_owned(),

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags};
+use rustix::io::Errno;
 use torpor_criu::diagnosis::Operation;
 use torpor_criu::image::edit::{self, EditError};
 use torpor_criu::image::namespace::Mount;
@@ -77,7 +78,7 @@ pub fn container(runtime: &Runtime, wanted: &Wanted<'_>) -> Result<Option<i32>, 
         shell_job: wanted.shell_job,
     };
     let path = wanted.bundle.join("config.json");
-    let config = std::fs::read(&path).map_err(ContainerError::place(&path))?;
+    let config = read_config(wanted.bundle)?;
     let asks = wanted.stopped || wanted.alone;
     let told = asks.then(|| Told::new(runtime, wanted, &path, &config)).transpose()?;
     let result = runtime.restore(&start);
@@ -137,6 +138,17 @@ pub(crate) fn check(images: &Path, bundle: &Path) -> Result<(), ContainerError> 
     has_mounts(&external_mounts(images)?, bundle)
 }
 
+/// A bundle's configuration, as it is written.
+fn read_config(bundle: &Path) -> Result<Vec<u8>, ContainerError> {
+    let path = bundle.join("config.json");
+    std::fs::read(&path).map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
+            ContainerError::NoBundle { path: bundle.to_owned() }
+        }
+        _ => ContainerError::Place { path, source },
+    })
+}
+
 /// Whether a bundle has the mounts from outside that images look up by these names.
 ///
 /// # Errors
@@ -154,12 +166,12 @@ pub(crate) fn has_mounts(external: &BTreeSet<PathBuf>, bundle: &Path) -> Result<
 /// The configuration of a bundle, and its root directory, which must be there.
 fn configuration(bundle: &Path) -> Result<(Description, PathBuf), ContainerError> {
     let path = bundle.join("config.json");
-    let config = std::fs::read(&path).map_err(ContainerError::place(&path))?;
+    let config = read_config(bundle)?;
     let broken = |source| ContainerError::Config { path: path.clone(), source };
     let description = Description::from_oci(&config).map_err(broken)?;
     let rootfs = bundle.join(Description::root_of(&config).map_err(broken)?);
     if !rootfs.is_dir() {
-        return Err(ContainerError::place(&rootfs)(io::ErrorKind::NotFound.into()));
+        return Err(ContainerError::place(&rootfs)(Errno::NOENT.into()));
     }
     Ok((description, rootfs))
 }
@@ -167,7 +179,7 @@ fn configuration(bundle: &Path) -> Result<(Description, PathBuf), ContainerError
 /// Where the mounts from outside of a bundle come from, by where the container has them.
 pub(super) fn sources_of_mounts(bundle: &Path) -> Result<BTreeMap<PathBuf, PathBuf>, ContainerError> {
     let path = bundle.join("config.json");
-    let config = std::fs::read(&path).map_err(ContainerError::place(&path))?;
+    let config = read_config(bundle)?;
     let config: serde_json::Value =
         serde_json::from_slice(&config).map_err(|source| ContainerError::Config { path, source })?;
     let mounts = config["mounts"].as_array().into_iter().flatten();
@@ -206,11 +218,14 @@ pub fn take_any_root(images: &Path) -> Result<(), ContainerError> {
 
 /// Refuses what is certainly no directory of images, or not all of one.
 pub(crate) fn whole(images: &Path) -> Result<(), ContainerError> {
-    for name in ["inventory.img", "pstree.img"] {
-        let path = images.join(name);
-        if let Err(source) = std::fs::metadata(&path) {
-            return Err(ContainerError::Place { path, source });
-        }
+    for missing in ["inventory.img", "pstree.img"] {
+        let path = images.join(missing);
+        match std::fs::metadata(&path) {
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                return Err(ContainerError::NoImages { path: images.to_owned(), missing });
+            }
+            looked_at => looked_at.map_err(ContainerError::place(&path))?,
+        };
     }
     Ok(())
 }
@@ -323,12 +338,12 @@ mod tests {
         let images = tempfile::tempdir().unwrap();
         let put = |name: &str, text: &str| std::fs::write(images.path().join(name), text).unwrap();
         let refusal = || check(images.path(), images.path()).unwrap_err();
-        assert!(matches!(refusal(), ContainerError::Place { path, .. } if path.ends_with("inventory.img")));
+        assert!(matches!(refusal(), ContainerError::NoImages { missing: "inventory.img", .. }));
         put("inventory.img", "");
         put("pstree.img", "");
         assert!(matches!(refusal(), ContainerError::NotAContainer { .. }));
         put(DESCRIPTORS, "[]");
-        assert!(matches!(refusal(), ContainerError::Place { path, .. } if path.ends_with("config.json")));
+        assert!(matches!(refusal(), ContainerError::NoBundle { .. }));
         put("config.json", "{");
         assert!(matches!(refusal(), ContainerError::Config { .. }));
         put("config.json", r#"{"root": {"path": "rootfs"}}"#);

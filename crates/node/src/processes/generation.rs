@@ -165,7 +165,7 @@ fn check(manifest: &Manifest, plugins: Option<&Path>, changed_files: bool) -> Re
     let generation = format!("{}@{}", description.name, description.generation);
     let Some(facts) = Facts::parse(&description.facts)? else {
         return Err(match crate::container::generation::Facts::parse(&description.facts)? {
-            Some(_) => ContainerError::NeedsBundle { generation },
+            Some(_) => ContainerError::NeedsBundle { checkpoint: generation },
             None => ContainerError::OfAProgram { generation },
         });
     };

@@ -15,6 +15,7 @@ use torpor_criu::session::{Session, Spawn, Verdict};
 use super::streams;
 use crate::accelerator;
 use crate::container::ContainerError;
+use crate::container::dump::DESCRIPTORS;
 use crate::container::restore::{LOG, has_connections, wait, whole};
 use crate::staging::{self, Staging};
 
@@ -49,9 +50,12 @@ pub struct Processes<'a> {
 /// Makes processes run again that were in no container. Returns the exit code of their root, where it was waited for.
 ///
 /// # Errors
-/// The images are not whole, devices that were used are not here as they were, or CRIU fails. Nothing is left of them then.
+/// The images are not whole or a container's, devices that were used are not here as they were, or CRIU fails. Nothing is left of them then.
 pub fn restore(wanted: &Processes<'_>) -> Result<Option<i32>, ContainerError> {
     whole(wanted.images)?;
+    if wanted.images.join(DESCRIPTORS).exists() {
+        return Err(ContainerError::NeedsBundle { checkpoint: wanted.images.display().to_string() });
+    }
     staging::clean_up(wanted.staging, "restore-");
     let name = format!("restore-{}", std::process::id());
     let work = Staging::create(wanted.staging, &name).map_err(ContainerError::place(wanted.staging))?;

@@ -62,6 +62,11 @@ impl Args {
         given.into_iter().find_map(|(flag, is_given)| is_given.then_some(flag))
     }
 
+    /// Whether an option of CRIU's own was given.
+    pub(super) fn has_options(&self) -> bool {
+        !self.criu_option.is_empty()
+    }
+
     /// What a dump is to be like.
     pub(super) fn wishes(&self, leave_running: bool) -> Wishes {
         Wishes {

@@ -195,6 +195,12 @@ fn of_container(error: &ContainerError) -> Exit {
         ContainerError::Find(error) => of_finding(error),
         ContainerError::Busy { .. } => Exit::Held,
         ContainerError::CriRestore(error) => of_restore_by_cri(error),
+        ContainerError::Lineage(error) => of_lineage(error),
+        ContainerError::Read(error) => of_reading(error),
+        ContainerError::Draft(error) => of_draft(error),
+        ContainerError::NoBundle { .. } => Exit::NotFound,
+        ContainerError::NeedsBundle { .. } | ContainerError::NotAContainer { .. } => Exit::Usage,
+        ContainerError::NoImages { .. } | ContainerError::Image { .. } => Exit::Damaged,
         ContainerError::Occupied { .. } | ContainerError::Place { .. } | ContainerError::Room { .. } => {
             Exit::Place
         }
@@ -358,7 +364,7 @@ fn of_oci(error: &OciError) -> Option<Exit> {
         OciError::Layout(error) => of_layout(error),
         OciError::Source(error) => Some(of_source(error)),
         OciError::Registry(error) => Some(of_registry(error)),
-        OciError::NoImage { .. } => Some(Exit::NotFound),
+        OciError::NoLayout { .. } | OciError::NoImage { .. } => Some(Exit::NotFound),
         OciError::Several { .. } => Some(Exit::Usage),
         OciError::Read { .. } | OciError::Output { .. } => Some(Exit::Place),
         OciError::Document { .. }

@@ -6,6 +6,7 @@ use torpor_archive::Checkpoint;
 use torpor_archive::source::{self, Limits, Place, Source, Stored, Tap};
 use torpor_store::lineage::{Lineage, LineageError};
 use torpor_store::name::Reference;
+use torpor_store::{ManifestId, Repository};
 
 use super::failure::Failure;
 use super::{Exit, failure, store};
@@ -52,15 +53,11 @@ impl Args {
                 let limits = Limits { unpacked: self.max_unpacked, window, ..usual };
                 Ok(source::open_with(&place, &limits, tap)?)
             }
-            Typed::Stored(reference) => self.stored(&reference).map_err(|error| {
-                if text.starts_with("store:") || failure::exit(&error) != Exit::NotFound {
-                    return error;
-                }
-                // Whoever has misspelled a path is not thinking of a store.
-                let reason = failure::sentence(&error);
-                let message = format!("there is no file {text}, nor a checkpoint of that name: {reason}");
-                Failure::new(Exit::NotFound, message, "check the path, or the name and --store").into()
-            }),
+            Typed::Stored(reference) => {
+                let (repository, id) = stored(&self.store, text, &reference)?;
+                let manifest = repository.manifest(id)?;
+                Ok(Box::new(Stored::open(repository, &manifest)?))
+            }
         }
     }
 
@@ -79,10 +76,16 @@ impl Args {
             None => Ok(Checkpoint::all(self.source(text)?)?),
         }
     }
+}
 
-    /// The generation of this number, or the newest.
-    fn stored(&self, reference: &Reference) -> anyhow::Result<Box<dyn Source>> {
-        let repository = self.store.open()?;
+/// The store, and in it the generation of a reference that was typed as `text`: that of its number, or the newest.
+pub(crate) fn stored(
+    store: &store::Args,
+    text: &str,
+    reference: &Reference,
+) -> anyhow::Result<(Repository, ManifestId)> {
+    let find = || -> anyhow::Result<(Repository, ManifestId)> {
+        let repository = store.open()?;
         let name = &reference.name;
         let record = Lineage::new(&repository, name.clone())
             .record()?
@@ -97,9 +100,17 @@ impl Args {
                 Failure::new(Exit::NotFound, message, "`torpor ls` lists the names that have some")
             })?,
         };
-        let manifest = repository.manifest(generation.manifest)?;
-        Ok(Box::new(Stored::open(repository, &manifest)?))
-    }
+        Ok((repository, generation.manifest))
+    };
+    find().map_err(|error| {
+        if text.starts_with("store:") || failure::exit(&error) != Exit::NotFound {
+            return error;
+        }
+        // Whoever has misspelled a path is not thinking of a store.
+        let reason = failure::sentence(&error);
+        let message = format!("there is no file {text}, nor a checkpoint of that name: {reason}");
+        Failure::new(Exit::NotFound, message, "check the path, or the name and --store").into()
+    })
 }
 
 /// A SOURCE and the container in it, where one is named.

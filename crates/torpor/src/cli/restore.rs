@@ -20,7 +20,7 @@ use torpor_node::processes::{self, Processes};
 use torpor_store::name::Reference;
 
 use super::failure::Failure;
-use super::{Exit, store};
+use super::{Exit, place, store};
 
 /// Restore a checkpoint as a container, or as plain processes
 #[derive(Debug, clap::Args)]
@@ -95,7 +95,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     let from = match args.reference()? {
         None => None,
         Some(reference) => {
-            repository = args.store.open()?;
+            (repository, _) = place::stored(&args.store, &args.source.to_string_lossy(), &reference)?;
             let (host, signs) = (surroundings.host, signs.as_deref());
             Some(Origin { repository: &repository, reference, host, signs, room: &args.room })
         }
@@ -181,8 +181,8 @@ impl Args {
             return Ok(None);
         }
         if named.is_none() && text.starts_with(['/', '.']) {
-            let message = format!("there is no directory {text}");
-            let remedy = "name a directory of CRIU's images, or a name in the store";
+            let message = format!("there is no {text}");
+            let remedy = "check the path: a directory of CRIU's images, or an archive";
             return Err(Failure::new(Exit::NotFound, message, remedy).into());
         }
         Ok(Some(named.unwrap_or(&text).parse()?))

@@ -9,8 +9,9 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::ValueEnum;
 use serde::Serialize;
+use torpor_archive::Checkpoint;
+use torpor_archive::layout::{self, LayoutError};
 use torpor_archive::tape::Tape;
-use torpor_archive::{Checkpoint, layout};
 use torpor_criu::program::Program;
 use torpor_node::config::Surroundings;
 use torpor_node::container::archive::Placement;
@@ -26,7 +27,7 @@ use torpor_store::{Credentials, LocalBackend, Repository};
 use super::{Took, engine, times};
 use crate::cli::Exit;
 use crate::cli::dump::{self, Connections};
-use crate::cli::failure::Failure;
+use crate::cli::failure::{self, Failure};
 use crate::cli::{convert, store};
 
 /// Flags for containers and plain processes.
@@ -117,6 +118,10 @@ pub(super) fn run(query: &Query, args: &super::Args) -> anyhow::Result<Exit> {
     if choice.route == Route::Runtime && choice.images.is_none() {
         let message = "the runtime's own command writes to a directory, not to a store";
         return Err(Failure::new(Exit::Usage, message, "name a directory with --images").into());
+    }
+    if let Some(flag) = (choice.route == Route::Runtime).then(|| choice.not_for_a_runtime()).flatten() {
+        let message = format!("{flag} is nothing that the runtime's own command knows");
+        return Err(Failure::new(Exit::Usage, message, "leave it out, or leave --route out").into());
     }
     if choice.route == Route::Runtime && containers.len() > 1 {
         let message = format!("{query} has several containers, which the runtime does not pause together");
@@ -294,9 +299,18 @@ impl Work<'_> {
             // A container that has ended is nowhere but there.
             Err(error) if !self.args.leave_running => {
                 let kept = format!("{} in the store {}", reference(&stored), room.keep().display());
-                Err(error.context(format!("there is no archive; the checkpoint is {kept}")))
+                Err(error
+                    .context(format!("there is no archive; the checkpoint is {kept}, for `torpor convert`")))
             }
-            Err(error) => Err(error),
+            // What was refused is given to `torpor convert`, which has flags for it.
+            Err(error) => Err(match error.downcast_ref() {
+                Some(LayoutError::Refused { .. }) => {
+                    let remedy = failure::remedy(&error).unwrap_or_default();
+                    let remedy = format!("checkpoint it into a store, and `torpor convert` that: {remedy}");
+                    Failure::new(failure::exit(&error), failure::sentence(&error), remedy).into()
+                }
+                _ => error,
+            }),
         }
     }
 
@@ -363,6 +377,17 @@ pub(in crate::cli) fn reference(stored: &Stored) -> String {
 }
 
 impl Args {
+    /// What was asked for that runc and crun cannot be told.
+    fn not_for_a_runtime(&self) -> Option<&'static str> {
+        let asked = [
+            ("--tcp close", self.dump.tcp == Connections::Close),
+            ("--criu", self.criu.is_some()),
+            ("--criu-plugins", self.dump.criu_plugins.is_some()),
+            ("--criu-option", self.dump.has_options()),
+        ];
+        asked.into_iter().find_map(|(flag, is_asked)| is_asked.then_some(flag))
+    }
+
     /// Opens the store, or makes it.
     pub(super) fn open(&self) -> anyhow::Result<Repository> {
         let backend = store::backend(&self.store.store)?;
@@ -394,11 +419,17 @@ pub(in crate::cli) fn milliseconds(duration: Duration) -> f64 {
 pub(super) fn told(made: &Made) -> String {
     let what = if made.suspended { "ended" } else { "runs on" };
     let of = match (&made.container, made.process) {
-        (Some(id), _) => format!("container {id}"),
+        (Some(id), _) => format!("container {}", short(id)),
         (None, Some(pid)) => format!("process {pid}"),
         (None, None) => "it".to_owned(),
     };
     format!("{}: {of} {what}\n{}", made.checkpoint, times(made.frozen_milliseconds, &made.phases))
+}
+
+/// An ID as engines show it to people: those that they draw have 64 digits, of which twelve will do.
+fn short(id: &str) -> &str {
+    let drawn = id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if drawn { &id[..12] } else { id }
 }
 
 #[cfg(test)]
@@ -418,5 +449,6 @@ mod tests {
         let expected =
             "/var/tmp/one: container one runs on\n  frozen        12.2 ms\n  capture       10.0 ms\n";
         assert_eq!(told(&made), expected);
+        assert_eq!(short(&"0123456789abcdef".repeat(4)), "0123456789ab");
     }
 }

@@ -4,7 +4,7 @@ use torpor_node::container::adoption::{self, Adopted, Adopter, Adoption, Adoptio
 use torpor_node::oci_runtime::settings::Settings;
 
 use super::super::failure::Failure;
-use super::super::{Exit, store};
+use super::super::{Exit, place, store};
 use super::by_cri;
 
 /// Flags of a restore into an engine.
@@ -20,7 +20,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "IMAGE", requires = "into")]
     pub(super) image: Option<String>,
     /// Further flags of the engine's own `create`: mounts, networks, privileges.
-    #[arg(last = true, value_name = "FLAGS", requires = "into")]
+    #[arg(last = true, value_name = "FLAGS", requires = "into", help_heading = None)]
     pub(super) flags: Vec<String>,
 }
 
@@ -80,7 +80,7 @@ pub(super) fn run(args: &super::Args) -> anyhow::Result<Exit> {
             "put an archive into a store with `torpor import`; a directory is restored with --bundle";
         return Err(Failure::new(Exit::Usage, message, remedy).into());
     };
-    let repository = args.store.open()?;
+    let (repository, _) = place::stored(&args.store, &args.source.to_string_lossy(), &reference)?;
     let adoption = Adoption {
         adopter,
         repository: &repository,
