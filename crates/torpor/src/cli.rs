@@ -210,6 +210,24 @@ mod tests {
         Torpor::command().debug_assert();
     }
 
+    /// A heading holds for all flags that follow it, unless they say otherwise: those of a command come before what it shares with others.
+    #[test]
+    fn headings_that_commands_share_hold_only_what_they_name() {
+        for command in Torpor::command().get_subcommands().filter(|command| command.get_name() != "run") {
+            for argument in command.get_arguments() {
+                let (heading, id) = (argument.get_help_heading(), argument.get_id().as_str());
+                let belongs = match heading {
+                    Some("Store") => ["store", "passphrase_file", "key_file"].contains(&id),
+                    Some("Sources") => id.starts_with("max_"),
+                    Some("Registries") => ["authfile", "ca", "plain_http"].contains(&id),
+                    _ => true,
+                };
+                assert!(belongs, "{}: --{id} stands under {heading:?}", command.get_name());
+                assert!(id != "output" || heading.is_none(), "{}: --output", command.get_name());
+            }
+        }
+    }
+
     /// What follows two dashes in a text, up to what ends a word.
     fn flags(text: &str) -> impl Iterator<Item = &str> {
         let ends = |c: char| !(c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');

@@ -14,15 +14,16 @@ use super::{Exit, depot, place};
 /// there, and any other runtime starts it afresh. With --for, it is an image with the checkpoint alone, which that engine restores.
 /// The same checkpoint gives the same image, bit for bit. What is printed is the image's digest.
 #[derive(Debug, clap::Args)]
+#[command(group(clap::ArgGroup::new("form").args(["base", "for"]).required(true)))]
 pub(crate) struct Args {
     /// The checkpoint: an archive, a directory of images, an image, or a name in a store.
     #[arg(value_name = "SOURCE")]
     source: String,
     /// The application's image: `docker://NAME`, `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]`, or a path.
-    #[arg(long, value_name = "IMAGE", required_unless_present = "for")]
+    #[arg(long, value_name = "IMAGE")]
     base: Option<String>,
     /// The engine that will restore it.
-    #[arg(long, value_name = "ENGINE", conflicts_with = "base")]
+    #[arg(long, value_name = "ENGINE")]
     r#for: Option<Engine>,
     #[command(flatten)]
     output: depot::Output,

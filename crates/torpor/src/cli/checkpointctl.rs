@@ -18,7 +18,6 @@ mod tree;
 mod values;
 
 use std::ffi::OsString;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -26,7 +25,7 @@ use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use torpor_archive::Checkpoint;
 use torpor_archive::source::{self, Place};
 
-use super::{Exit, failure};
+use super::{Exit, failure, output};
 use collection::Wanted;
 
 /// Read and manipulate checkpoint archives as created by Podman, CRI-O and containerd.
@@ -188,7 +187,7 @@ impl Checkpointctl {
             Some(Command::Completion { shell }) => {
                 let mut script = Vec::new();
                 clap_complete::generate(shell, &mut Self::command(), "checkpointctl", &mut script);
-                Ok(std::io::stdout().lock().write_all(&script)?)
+                output::put(&script)
             }
             Some(Command::External(words)) => plugin::call(&words),
         }
@@ -200,12 +199,9 @@ fn open(path: &Path) -> anyhow::Result<Checkpoint> {
     Ok(Checkpoint::new(source::open(&Place::Path(path.to_owned()))?)?)
 }
 
-/// Writes to standard output. That nobody reads any more is no failure.
+/// Writes text to standard output.
 fn print(text: &str) -> anyhow::Result<()> {
-    match std::io::stdout().lock().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(()),
-    }
+    output::put(text.as_bytes())
 }
 
 fn show(archives: &[PathBuf]) -> anyhow::Result<()> {

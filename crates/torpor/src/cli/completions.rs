@@ -2,7 +2,7 @@
 
 use clap::CommandFactory;
 
-use super::{Exit, Torpor};
+use super::{Exit, Torpor, output};
 
 /// Print a completion script for a shell
 #[derive(Debug, clap::Args)]
@@ -15,6 +15,6 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Torpor::command(), "torpor", &mut script);
-    std::io::Write::write_all(&mut std::io::stdout().lock(), &script)?;
+    output::put(&script)?;
     Ok(Exit::Success)
 }

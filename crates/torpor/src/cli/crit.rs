@@ -4,13 +4,12 @@
 //! `fd` and `mem`. `docs/images.md` tells what is different.
 
 use std::ffi::OsString;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand};
 
 use super::image::{self, DecodeArgs, EncodeArgs, Explored, ImageDirectory, InfoArgs, ShowArgs, View};
-use super::{Exit, failure};
+use super::{Exit, failure, output};
 
 /// CRIU image tool
 #[derive(Debug, Parser)]
@@ -80,10 +79,7 @@ fn print(view: Explored) -> anyhow::Result<()> {
         Explored::Sockets(all) => serde_json::to_string_pretty(all)? + "\n",
         other => other.text(),
     };
-    match std::io::stdout().lock().write_all(text.as_bytes()) {
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        result => Ok(result?),
-    }
+    output::put(text.as_bytes())
 }
 
 #[cfg(test)]

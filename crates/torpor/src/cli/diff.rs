@@ -19,8 +19,6 @@ pub(crate) struct Args {
     before: String,
     /// The second.
     after: String,
-    #[command(flatten)]
-    place: place::Args,
     /// Do not compare memory.
     #[arg(long)]
     no_memory: bool,
@@ -35,6 +33,8 @@ pub(crate) struct Args {
     html: Option<PathBuf>,
     #[command(flatten)]
     output: output::TreeArgs,
+    #[command(flatten)]
+    place: place::Args,
 }
 
 /// Compares them.

@@ -10,10 +10,24 @@ use tracing_subscriber::EnvFilter;
 #[group(skip)]
 pub(crate) struct Args {
     /// What to log: error, warn, info, debug, trace, or a filter such as `torpor_store=debug,info`.
-    #[arg(long, global = true, value_name = "FILTER", env = "TORPOR_LOG", default_value = "info")]
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Logging",
+        value_name = "FILTER",
+        env = "TORPOR_LOG",
+        default_value = "info"
+    )]
     log: String,
     /// How log lines look.
-    #[arg(long, global = true, value_name = "FORMAT", env = "TORPOR_LOG_FORMAT", default_value = "text")]
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Logging",
+        value_name = "FORMAT",
+        env = "TORPOR_LOG_FORMAT",
+        default_value = "text"
+    )]
     log_format: LogFormat,
 }
 

@@ -1,12 +1,11 @@
 //! `torpor man`: the manual pages, made from the command line itself.
 
-use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::CommandFactory;
 
-use super::{Exit, Torpor};
+use super::{Exit, Torpor, output};
 
 /// Write the manual pages
 #[derive(Debug, clap::Args)]
@@ -29,7 +28,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
         None => {
             let mut page = Vec::new();
             clap_mangen::Man::new(command).render(&mut page)?;
-            std::io::stdout().lock().write_all(&page)?;
+            output::put(&page)?;
         }
     }
     Ok(Exit::Success)

@@ -26,20 +26,12 @@ pub(crate) struct Args {
     /// Archives of container engines, directories of images, `-` for standard input, or NAME or NAME@NUMBER in the store.
     #[arg(required = true, value_name = "SOURCE")]
     sources: Vec<String>,
-    #[command(flatten)]
-    place: place::Args,
     /// Only this process.
     #[arg(long, short, value_name = "PID")]
     pid: Option<u32>,
     /// Only these addresses: START-END or START+LENGTH, in hexadecimal; LENGTH may be a number with K, M or G.
     #[arg(long, value_name = "RANGE", value_parser = range::parse, requires = "pid")]
     range: Option<Range<u64>>,
-    #[command(flatten)]
-    filter: FilterArgs,
-    #[command(flatten)]
-    mode: ModeArgs,
-    #[command(flatten)]
-    search: search::Args,
     /// Write to this file, which nobody else may read, instead of to standard output.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
@@ -51,6 +43,14 @@ pub(crate) struct Args {
     show_secrets: bool,
     #[command(flatten)]
     output: output::TreeArgs,
+    #[command(flatten)]
+    filter: FilterArgs,
+    #[command(flatten)]
+    mode: ModeArgs,
+    #[command(flatten)]
+    search: search::Args,
+    #[command(flatten)]
+    place: place::Args,
 }
 
 /// Which mappings count.

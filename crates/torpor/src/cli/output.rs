@@ -19,7 +19,7 @@ const VERSION: u32 = 1;
 #[group(skip)]
 pub(crate) struct Args {
     /// How results are written.
-    #[arg(long, short, value_name = "FORMAT", default_value = "table")]
+    #[arg(long, short, value_name = "FORMAT", default_value = "table", help_heading = None)]
     output: Format,
 }
 
@@ -59,7 +59,7 @@ impl Args {
 #[group(skip)]
 pub(crate) struct TreeArgs {
     /// How results are written.
-    #[arg(long, short, value_name = "FORMAT", default_value = "table")]
+    #[arg(long, short, value_name = "FORMAT", default_value = "table", help_heading = None)]
     output: TreeFormat,
 }
 
@@ -105,12 +105,17 @@ fn yaml<T: Serialize>(body: &T) -> anyhow::Result<String> {
     Ok(serde_saphyr::to_string_with_options(&Document { version: VERSION, body }, options)?)
 }
 
+/// Writes a result, of which the last line is to be whole.
 fn write(mut written: String) -> anyhow::Result<()> {
     if !written.is_empty() && !written.ends_with('\n') {
         written.push('\n');
     }
-    match std::io::stdout().lock().write_all(written.as_bytes()) {
-        // Whoever reads has seen enough.
+    put(written.as_bytes())
+}
+
+/// Writes to standard output. That nobody reads any more is no failure: whoever closed it has seen enough.
+pub(super) fn put(bytes: &[u8]) -> anyhow::Result<()> {
+    match std::io::stdout().lock().write_all(bytes) {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         result => Ok(result?),
     }

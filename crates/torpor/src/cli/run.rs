@@ -3,7 +3,6 @@
 //! The flags are made from the table of settings that the configuration file and the variables use too.
 
 use std::ffi::OsString;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::builder::PossibleValuesParser;
@@ -16,7 +15,7 @@ use torpor_node::wrapper::{self, Setup};
 use torpor_store::{Credentials, Repository};
 
 use super::failure::Failure;
-use super::{Exit, store};
+use super::{Exit, output, store};
 
 /// What was typed.
 #[derive(Debug, Clone)]
@@ -122,7 +121,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
     let Args { given, config_path, print_config, program } = args;
     let loaded = config::load(given, config_path, false, program, &Surroundings::read()?)?;
     if print_config {
-        std::io::stdout().lock().write_all(loaded.config.explain(&loaded.given).as_bytes())?;
+        output::put(loaded.config.explain(&loaded.given).as_bytes())?;
         return Ok(Exit::Success);
     }
     start(loaded)
