@@ -26,6 +26,7 @@ use super::refusal::Refusal;
 use super::state::Engine;
 
 pub use ability::{Restorer, Unable};
+pub use calls::Login;
 pub use message::MessageError;
 
 /// Where runtimes listen.

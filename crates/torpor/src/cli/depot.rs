@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use torpor_archive::Checkpoint;
 use torpor_archive::oci::{ArchiveDepot, ArchiveOrigin, Depot, Layout, Origin};
 use torpor_archive::packing::Packing;
-use torpor_archive::registry::{Access, Credentials, Reference, Remote};
+use torpor_archive::registry::{Access, Credential, Credentials, Reference, Remote};
 use torpor_archive::source::{self, Limits};
 
 use super::convert::Compress;
@@ -131,6 +131,11 @@ impl Args {
             Place::Archive(path, tag) => Box::new(ArchiveDepot::create(path, tag.as_deref())?),
             Place::Registry(reference) => Box::new(self.remote(reference)?),
         })
+    }
+
+    /// What lets whoever runs this in at an image's registry.
+    pub(crate) fn credential(&self, reference: &Reference) -> anyhow::Result<Option<Credential>> {
+        Ok(self.access().credentials.find(reference)?)
     }
 
     /// An image in a registry.

@@ -4,6 +4,7 @@
 //! `internal/cri/server/status.go` and `internal/cri/types/sandbox_info.go`, CRI-O `server/inspect.go`.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Empty as NoBody, Limited};
@@ -102,7 +103,7 @@ struct PodMetadata {
     namespace: String,
 }
 
-/// `ImageStatusRequest`; `PullImageRequest` without credentials.
+/// `ImageStatusRequest`.
 #[derive(Clone, PartialEq, Message)]
 struct AskImage {
     #[prost(message, optional, tag = "1")]
@@ -114,6 +115,41 @@ struct AskImage {
 struct ToldImage {
     #[prost(message, optional, tag = "1")]
     image: Option<Id>,
+}
+
+/// `PullImageRequest`.
+#[derive(Clone, PartialEq, Message)]
+struct Pull {
+    #[prost(message, optional, tag = "1")]
+    image: Option<Id>,
+    #[prost(message, optional, tag = "2")]
+    auth: Option<Login>,
+    #[prost(bytes = "vec", tag = "3")]
+    sandbox_config: Vec<u8>,
+}
+
+/// What lets somebody in at a registry: `AuthConfig` of the container runtime interface.
+#[derive(Clone, PartialEq, Message)]
+#[prost(skip_debug)]
+pub struct Login {
+    /// A name.
+    #[prost(string, tag = "1")]
+    pub username: String,
+    /// Its password.
+    #[prost(string, tag = "2")]
+    pub password: String,
+    /// The registry.
+    #[prost(string, tag = "4")]
+    pub server_address: String,
+    /// A token that others are had for, in place of name and password.
+    #[prost(string, tag = "5")]
+    pub identity_token: String,
+}
+
+impl fmt::Debug for Login {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Login({}, ..)", self.server_address)
+    }
 }
 
 /// What is known of a sandbox.
@@ -151,6 +187,17 @@ impl Cri {
         let request = AskImage { image: Some(Id { id: name.to_owned() }) };
         let told: ToldImage = self.ask(IMAGES, &[], "ImageStatus", &request, Some(PATIENCE))?;
         Ok(told.image.is_some_and(|image| !image.id.is_empty()))
+    }
+
+    /// Has the runtime pull an image, for a pod of this configuration.
+    pub(super) fn pull(
+        &self,
+        image: &str,
+        login: Option<Login>,
+        sandbox_config: Vec<u8>,
+    ) -> Result<(), CriError> {
+        let request = Pull { image: Some(Id { id: image.to_owned() }), auth: login, sandbox_config };
+        self.ask::<Id>(IMAGES, &[], "PullImage", &request, Some(WORK)).map(drop)
     }
 
     /// Makes a sandbox. Returns its ID.

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::ability::Restorer;
 use super::configuration::{self, Origin, member};
-use super::{Cri, message};
+use super::{Cri, Login, message};
 
 pub use error::CriRestoreError;
 
@@ -114,6 +114,15 @@ impl Wanted {
 }
 
 impl Preparation {
+    /// Has the runtime pull the image that the container was started from, which it would do without a login, if at all.
+    ///
+    /// # Errors
+    /// The runtime refuses.
+    pub fn pull(&self, cri: &Cri, image: &str, login: Option<Login>) -> Result<(), CriRestoreError> {
+        let pulled = cri.pull(image, login, self.pod_config.clone());
+        pulled.map_err(CriRestoreError::because("pull the container's image"))
+    }
+
     /// Has the runtime restore the archive, and lets the container run.
     ///
     /// # Errors
@@ -245,6 +254,25 @@ mod tests {
         });
         assert_eq!(restored.unwrap(), Restored { container: "one".into(), pod: "pod".into() });
         assert!(directory.path().join("logs").is_dir());
+    }
+
+    #[test]
+    fn an_image_is_pulled_by_whoever_may_and_for_the_pod() {
+        let (_directory, cri) = runtime(|path, request| {
+            assert_eq!(path, "/runtime.v1.ImageService/PullImage");
+            let says = |text: &str| request.windows(text.len()).any(|window| window == text.as_bytes());
+            match says("registry.example/web:1") && says("me") && says("hunter2") && says("shop") {
+                true => (Some(id("sha256:1")), status("0", "")),
+                false => (None, status("2", "failed to pull and unpack image: 401 Unauthorized")),
+            }
+        });
+        let pod_config = json!({"metadata": {"name": "p", "namespace": "shop"}});
+        let wanted = Wanted { pod_config: Some(pod_config), ..Wanted::default() };
+        let preparation = wanted.prepare(&cri, Restorer::CriO, &origin()).unwrap();
+        let login = Login { username: "me".to_owned(), password: "hunter2".to_owned(), ..Login::default() };
+        preparation.pull(&cri, "registry.example/web:1", Some(login)).unwrap();
+        let error = preparation.pull(&cri, "registry.example/web:1", None).unwrap_err();
+        assert!(error.remedy().contains("--authfile"), "{error}");
     }
 
     #[test]

@@ -9,13 +9,14 @@ use torpor_archive::Checkpoint;
 use torpor_archive::layout::{Description, Note, Plan, Request, Target};
 use torpor_archive::oci::{self, Layout};
 use torpor_archive::packing::Packing;
+use torpor_archive::registry::{self, Credential};
 use torpor_archive::source::Stored;
 use torpor_archive::tape::Tape;
 use torpor_node::config::Surroundings;
 use torpor_node::container::ContainerError;
 use torpor_node::container::cri::configuration::{self, Origin};
 use torpor_node::container::cri::restore::{self, CriRestoreError, Preparation, Restored, Wanted};
-use torpor_node::container::cri::{Cri, Restorer};
+use torpor_node::container::cri::{Cri, Login, Restorer};
 use torpor_node::container::stored;
 use torpor_node::staging::Staging;
 use torpor_store::name::Reference;
@@ -125,6 +126,7 @@ impl Restore<'_> {
             true => std::path::absolute(path)?,
             false => written(&plan, &checkpoint, room.path())?,
         };
+        self.pull(&preparation, plan.description())?;
         Ok(preparation.restore(&self.cri, &archive)?)
     }
 
@@ -132,7 +134,9 @@ impl Restore<'_> {
     fn stored(&self, reference: &Reference) -> anyhow::Result<Restored> {
         let args = self.args;
         let checkpoint = place::Args::of(&args.store).checkpoint(&format!("store:{reference}"))?;
-        let preparation = self.prepare(self.plan(&checkpoint)?.description())?;
+        let plan = self.plan(&checkpoint)?;
+        let preparation = self.prepare(plan.description())?;
+        self.pull(&preparation, plan.description())?;
         let repository = args.store.open()?;
         let signs = store::signs(&args.store.store);
         let (host, signs) = (Surroundings::read()?.host, signs.as_deref());
@@ -220,6 +224,36 @@ impl Restore<'_> {
             spec,
         };
         wanted.prepare(&self.cri, self.restorer, &origin)
+    }
+
+    /// Sees to it that the runtime has the image that the container was started from, as far as that can be named.
+    fn pull(&self, preparation: &Preparation, description: &Description) -> anyhow::Result<()> {
+        // One pulls it in any case, and by itself; others know it by a digest.
+        let name = match self.restorer {
+            Restorer::Containerd { pulls_always: true } => return Ok(()),
+            Restorer::Containerd { .. } => {
+                description.image_reference.as_ref().or(description.image.as_ref())
+            }
+            Restorer::CriO => description.image.as_ref(),
+        };
+        let Some((name, reference)) = name
+            .and_then(|name| Some((name, format!("docker://{name}").parse::<registry::Reference>().ok()?)))
+        else {
+            return Ok(());
+        };
+        if self.cri.has_image(name)? {
+            return Ok(());
+        }
+        let server_address = reference.host().to_owned();
+        let login = self.args.cri.depot.credential(&reference)?.map(|credential| match credential {
+            Credential::Password { name, password } => {
+                Login { username: name, password, server_address, identity_token: String::new() }
+            }
+            Credential::IdentityToken(identity_token) => {
+                Login { identity_token, server_address, ..Login::default() }
+            }
+        });
+        Ok(preparation.pull(&self.cri, name, login)?)
     }
 
     /// Whether it is an archive that the runtime can take as it is.

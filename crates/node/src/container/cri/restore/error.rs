@@ -126,8 +126,14 @@ impl CriRestoreError {
 /// What to do about what a runtime says. Its interface tells causes apart in their texts alone.
 fn remedy_of(said: &str) -> &'static str {
     let says = |words: &[&str]| words.iter().any(|word| said.contains(word));
-    if says(&["pull checkpoint base image", "failed to pull", "image not known", "manifest unknown"]) {
-        "the runtime pulls the image that the container was started from, and has no credentials for that: let it have the image, or name another with --image"
+    if says(&[
+        "pull checkpoint base image",
+        "failed to pull",
+        "unable to pull",
+        "image not known",
+        "manifest unknown",
+    ]) {
+        "log in at the registry of the image that the container was started from, or name a file with --authfile; containerd 2.1 pulls it without credentials in any case: name another with --image"
     } else if says(&["is reserved for", "name is in use", "already exists"]) {
         "there is a container or a pod of that name: name another with --id or --pod-config, or remove it"
     } else if says(&["criu", "CRIU", "failed to start containerd task", "failed to create containerd task"]) {
