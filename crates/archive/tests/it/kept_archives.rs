@@ -15,7 +15,7 @@ use torpor_store::{
 use crate::tape::{COMPRESSIONS, Tape, pack};
 
 /// Keeps an archive, and returns the repository and the generation.
-fn kept(archive: &[u8]) -> (Repository, Manifest) {
+pub(crate) fn kept(archive: &[u8]) -> (Repository, Manifest) {
     let place = tempfile::tempdir().unwrap();
     let path = place.path().join("it.tar");
     std::fs::write(&path, archive).unwrap();
@@ -23,7 +23,7 @@ fn kept(archive: &[u8]) -> (Repository, Manifest) {
     crate::kept::kept(|draft| blueprint::keep(&checkpoint, &path, &Limits::default(), draft).unwrap())
 }
 
-fn opened(repository: &Repository, manifest: &Manifest) -> Checkpoint {
+pub(crate) fn opened(repository: &Repository, manifest: &Manifest) -> Checkpoint {
     Checkpoint::new(Box::new(Stored::open(repository.clone(), manifest).unwrap())).unwrap()
 }
 

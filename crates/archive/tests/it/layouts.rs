@@ -1,5 +1,6 @@
 //! Checkpoints laid out for other engines.
 
+use std::collections::BTreeMap;
 use std::io::Cursor;
 
 use proptest::prelude::*;
@@ -7,13 +8,16 @@ use prost::Message;
 use serde_json::{Value, json};
 use torpor_archive::Checkpoint;
 use torpor_archive::layout::{Description, GivenMount, LayoutError, Obstacle, Plan, Request, Target};
-use torpor_archive::source::{Compression, EntryKind, Limits, open_bytes};
+use torpor_archive::oci::{Depot, Layout, Recipe, build};
+use torpor_archive::packing::Packing;
+use torpor_archive::source::{self, Compression, EntryKind, Limits, Place, open_bytes};
 use torpor_archive::tape::Tape as Written;
 use torpor_criu::image::file::{File, FileType, RegularFile};
 use torpor_criu::image::namespace::Mount;
 use torpor_criu::image::process::Ids;
 use torpor_criu::image::{ImageWriter, Kind, edit, read_all};
 
+use crate::kept_archives::{kept, opened};
 use crate::tape::{Tape, pack};
 
 const ID: &str = "0cee26a1c6d6d61a9235d4ce058b07cc3f0840f044aaacf88207b2be98e9c459";
@@ -42,6 +46,11 @@ fn mount(mnt_id: u32, mountpoint: &str, external: bool) -> Vec<u8> {
 
 /// A checkpoint as containerd writes it, of a container with mounts at these paths, the last of which is in use.
 fn of_containerd(mounts: &[&str]) -> Vec<u8> {
+    of_containerd_with(mounts, &[])
+}
+
+/// The same with these files more in the directory of images.
+fn of_containerd_with(mounts: &[&str], more: &[(&str, &[u8])]) -> Vec<u8> {
     let numbered = (2..).zip(mounts).map(|(id, path)| mount(id, path, true));
     let all: Vec<_> = [mount(1, "/", false)].into_iter().chain(numbered).collect();
     let in_use = file(2, "/in/use", 1 + mounts.len() as i32);
@@ -65,9 +74,9 @@ fn of_containerd(mounts: &[&str]) -> Vec<u8> {
     });
     let layer = Tape::new().directory("etc/").file("etc/motd", b"changed").file("etc/.wh.removed", b"");
     let layer = layer.file("data/log", &[b'x'; 700]).file(".wh.top", b"");
-    Tape::new()
-        .directory("checkpoint/")
-        .file("checkpoint/inventory.img", b"inventory")
+    let tape = Tape::new().directory("checkpoint/");
+    let tape = more.iter().fold(tape, |tape, (name, body)| tape.file(&format!("checkpoint/{name}"), body));
+    tape.file("checkpoint/inventory.img", b"inventory")
         .file("checkpoint/files.img", &image(Kind::Files, &[file(1, "/", 1), in_use]))
         .file("checkpoint/mountpoints-13.img", &image(Kind::Mounts, &all))
         .file("checkpoint/ids-1.img", &image(Kind::Ids, &[ids.encode_to_vec()]))
@@ -219,6 +228,40 @@ fn all_that_stands_in_the_way_is_named_at_once() {
     let in_use = Obstacle::MountInUse { destination: "/in/use".to_owned() };
     assert_eq!(obstacles, &[mount("/config"), mount("/secret"), in_use]);
     assert!(refused.remedy().contains("--without-mount /secret"), "{}", refused.remedy());
+}
+
+proptest! {
+    // Each case makes a store and two images.
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// Without what was used of devices, a restore would not ask for them.
+    #[test]
+    fn the_record_of_devices_stays_in_every_form(
+        record in proptest::collection::vec(any::<u8>(), 1..2000),
+        targets in proptest::collection::vec(proptest::sample::select(&[Target::Podman, Target::CriO, Target::Containerd][..]), 0..4),
+    ) {
+        const RECORD: &str = "accelerators.json";
+        let archive = of_containerd_with(&["/etc/hosts"], &[(RECORD, &record)]);
+        let mut checkpoint = open(archive.clone());
+        for target in targets {
+            // An image's ID is lost on some of the ways, and Podman refuses then.
+            if plan(&checkpoint, target, &Request::default()).is_ok() {
+                checkpoint = convert(&checkpoint, target, &Request::default());
+            }
+        }
+        let (repository, manifest) = kept(&archive);
+        for checkpoint in [checkpoint, opened(&repository, &manifest)] {
+            let place = tempfile::tempdir().unwrap();
+            let plan = Plan::as_it_is(&checkpoint, Description::read(&checkpoint).unwrap());
+            let (packing, annotations) = (Packing::Zstd, BTreeMap::new());
+            let recipe = Recipe { checkpoint: &checkpoint, plan: &plan, base: None, packing, annotations };
+            let mut layout = Layout::new(place.path(), None);
+            build(&recipe, &mut layout).unwrap();
+            Box::new(layout).finish().unwrap();
+            let image = Checkpoint::new(source::open(&Place::Path(place.path().to_owned())).unwrap()).unwrap();
+            prop_assert_eq!(bytes(&image, &format!("checkpoint/{RECORD}")), record.clone());
+        }
+    }
 }
 
 proptest! {

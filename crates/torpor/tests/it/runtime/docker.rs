@@ -15,8 +15,12 @@ struct Dockerd<'a>(Node<'a>);
 
 impl<'a> Dockerd<'a> {
     fn start(cluster: &'a Cluster) -> Dockerd<'a> {
+        Dockerd::configured(cluster, r#"{"log-level": "warn"}"#)
+    }
+
+    fn configured(cluster: &'a Cluster, configuration: &str) -> Dockerd<'a> {
         let node = cluster.host();
-        node.install_docker();
+        node.install_docker(configuration);
         Dockerd(node)
     }
 
@@ -172,4 +176,31 @@ fn docker_makes_a_container_of_a_checkpoint_where_it_is_given_all_that_it_takes(
     let said = docker.0.run(&["cat", "/run/said"]);
     let first: u64 = said.lines().next().unwrap().parse().unwrap();
     assert!(first >= last && said.ends_with("bye"), "{last}, then {said}");
+}
+
+#[test]
+fn what_a_container_changed_in_a_copy_of_its_image_comes_along() {
+    let Some(cluster) = Cluster::with_docker() else { return };
+    let configuration =
+        r#"{"log-level": "warn", "storage-driver": "vfs", "features": {"containerd-snapshotter": false}}"#;
+    let docker = Dockerd::configured(&cluster, configuration);
+    docker.start_container("copy", &[], COUNTER);
+    let reached = docker.counts_beyond(3);
+    let checked = docker.0.torpor(&["check", "container:copy"]);
+    assert!(checked.contains("its root is compared with its image"), "{checked}");
+    docker.0.keep("copy", "shop/copy", &[]);
+    let store = cluster.path("store");
+    let files =
+        docker.0.torpor(&["inspect", "shop/copy", "--writable-layer", "--store", store.to_str().unwrap()]);
+    assert!(files.contains("/etc/me") && !files.contains("worker.py"), "{files}");
+    docker.start_container(
+        "again",
+        &["--runtime", "torpor", "--annotation", "torpor.dev/restore=shop/copy"],
+        FRESH,
+    );
+    docker.counts_beyond(reached + 3);
+    assert_eq!(docker.run(&["exec", "again", "cat", "/etc/me"]), "mine");
+    assert!(!docker.call(&["exec", "again", "cat", "/etc/motd"]).status.success());
+    docker.run(&["stop", "again"]);
+    assert_eq!(docker.inspect("again", "{{.State.ExitCode}}"), "7");
 }

@@ -24,7 +24,7 @@ impl<'a> Engine<'a> {
         engines[0].node.connect(&engines[1].node);
         for Engine { node, .. } in &engines {
             match program {
-                "docker" => node.install_docker(),
+                "docker" => node.install_docker(r#"{"log-level": "warn"}"#),
                 _ => node.install_podman(),
             }
         }

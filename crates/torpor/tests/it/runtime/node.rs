@@ -111,9 +111,9 @@ impl Node<'_> {
         self.host.start_registry(port, true);
     }
 
-    /// Has Docker run here, and know the runtime.
-    pub(super) fn install_docker(&self) {
-        std::fs::write(self.path("/etc/docker/daemon.json"), "{\"log-level\": \"warn\"}\n").unwrap();
+    /// Has Docker run here with a configuration, and know the runtime.
+    pub(super) fn install_docker(&self, configuration: &str) {
+        std::fs::write(self.path("/etc/docker/daemon.json"), configuration).unwrap();
         self.torpor(&["install-node", "--prefix", "/var/tmp/torpor"]);
         let words = [self.cluster.path("lab/docker"), self.cluster.path("runtime.yaml")];
         self.run(&words.each_ref().map(|word| word.to_str().unwrap()));

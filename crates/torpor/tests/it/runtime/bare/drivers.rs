@@ -102,6 +102,8 @@ fn containerds_image_is_compared_whatever_the_snapshotter() {
         start(kind, &first, "", counter);
         node.wait_until("it counts", || count(&first).is_some_and(|count| count > 3));
         let reached = count(&first).unwrap();
+        let checked = node.torpor(&["check", &format!("container:{first}")]);
+        assert!(checked.contains("its root is compared with its image"), "{kind}: {checked}");
         // As if a checkpoint had been cut off.
         let image = node.run(&["ctr", "snapshots", "--snapshotter", kind, "info", &first]);
         let image: serde_json::Value = serde_json::from_str(&image).unwrap();
