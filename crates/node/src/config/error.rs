@@ -91,7 +91,10 @@ impl ConfigError {
             ConfigError::NotMapping { .. } => Some("write one `key: value` a line".into()),
             ConfigError::UnknownKey { nearest, .. } => Some(match nearest {
                 Some(nearest) => format!("did you mean {nearest}?"),
-                None => "`torpor run --print-config` shows every key".into(),
+                None => {
+                    "`torpor run --help` lists all keys, as flags: onRestoreFailure is --on-restore-failure"
+                        .into()
+                }
             }),
             ConfigError::Value { source, .. } => source.remedy(),
             ConfigError::Conflict { remedy, .. } | ConfigError::Needs { remedy, .. } => {

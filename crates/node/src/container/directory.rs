@@ -184,7 +184,11 @@ pub(crate) fn free(path: &Path) -> Result<u64, ContainerError> {
 pub(crate) fn room(path: &Path, needed: u64) -> Result<(), ContainerError> {
     let available = free(path)?;
     if available < needed {
-        Err(ContainerError::Room { path: path.to_owned(), needed, available })
+        // Where somebody can make room: not in a directory that is gone again.
+        let is_ours =
+            |path: &&Path| path.file_name().is_some_and(|name| name.to_string_lossy().contains(".torpor-"));
+        let path = path.ancestors().find(|path| !is_ours(path)).unwrap_or(path).to_owned();
+        Err(ContainerError::Room { path, needed, available })
     } else {
         Ok(())
     }

@@ -123,7 +123,7 @@ pub enum ContainerError {
         path: PathBuf,
     },
     /// There is too little room for the images.
-    #[error("{} has room for {available} bytes, and the memory to be kept takes {needed}", path.display())]
+    #[error("{} has room for {} MiB, and the memory to be kept takes {} MiB", path.display(), available >> 20, needed.div_ceil(1 << 20))]
     Room {
         /// The directory.
         path: PathBuf,
@@ -375,6 +375,14 @@ impl ContainerError {
         move |source| ContainerError::Place { path: path.clone(), source }
     }
 
+    /// An error of what takes pages: the store's, or of the place where images are.
+    pub(super) fn of_sink(images: &Path, source: io::Error) -> ContainerError {
+        match source.downcast::<DraftError>() {
+            Ok(error) => ContainerError::Draft(error),
+            Err(source) => ContainerError::place(images)(source),
+        }
+    }
+
     /// An error of a helper.
     pub(crate) fn helper(doing: &'static str) -> impl Fn(io::Error) -> ContainerError {
         move |source| ContainerError::Helper { doing, source }
@@ -453,7 +461,7 @@ impl ContainerError {
             ContainerError::Lineage(error) => error.remedy().to_string(),
             ContainerError::Facts(_) => "name files and directories in Unicode".to_owned(),
             ContainerError::Mounts(error) => error.remedy().to_owned(),
-            ContainerError::Ended(_) => "see its log for the reason".to_owned(),
+            ContainerError::Ended(_) => "check that it runs; if it did, its log may have the reason".to_owned(),
             ContainerError::Layout(error) => error.remedy().to_string(),
             ContainerError::PutBack(error) => error.remedy().to_owned(),
             ContainerError::OfAProgram { .. } => "start it with `torpor run`, which restores it".to_owned(),

@@ -153,7 +153,7 @@ impl Freeze<'_> {
                 (Ok(_), Some(taken), None) => Ok((taken, duration)),
                 (Err(error), _, None) => match served {
                     Ok(Err(page_server::PageServerError::Sink { source, .. })) if order.check().is_ok() => {
-                        Err(ContainerError::Place { path: options.common.images_dir.clone(), source })
+                        Err(ContainerError::of_sink(&options.common.images_dir, source))
                     }
                     _ => Err(error.into()),
                 },

@@ -11,6 +11,7 @@ mod grant;
 mod mounts;
 mod namespaces;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -181,6 +182,8 @@ pub struct Claim {
     processes: Vec<(u32, Option<Ids>, Core)>,
     /// Threads by their numbers.
     threads: Vec<(u32, Core)>,
+    /// Of threads other than the first, the place of their process among all.
+    leaders: HashMap<u32, usize>,
     filters: Vec<torpor_criu::image::credential::SeccompFilter>,
     mounts: Vec<Mount>,
     users: Vec<UserNamespace>,
@@ -212,6 +215,7 @@ impl Claim {
             // Of one that has ended CRIU writes any number for its thread.
             for thread in process.threads.into_iter().filter(|_| !has_ended(&own)) {
                 if thread != process.pid {
+                    claim.leaders.insert(thread, claim.processes.len());
                     claim.threads.extend(core(thread)?.into_iter().map(|core| (thread, core)));
                 }
             }
@@ -228,6 +232,11 @@ impl Claim {
             claim.add(&file, &entry.path())?;
         }
         Ok(claim)
+    }
+
+    /// The first thread of the process that a thread belongs to; none where it is the first itself.
+    fn leader(&self, thread: u32) -> Option<&Core> {
+        self.processes.get(*self.leaders.get(&thread)?).map(|(.., core)| core)
     }
 
     fn add(&mut self, file: &str, path: &Path) -> Result<(), ContainerError> {

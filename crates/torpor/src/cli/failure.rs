@@ -198,7 +198,7 @@ fn of_container(error: &ContainerError) -> Exit {
         ContainerError::Lineage(error) => of_lineage(error),
         ContainerError::Read(error) => of_reading(error),
         ContainerError::Draft(error) => of_draft(error),
-        ContainerError::NoBundle { .. } => Exit::NotFound,
+        ContainerError::NoBundle { .. } | ContainerError::Ended(_) => Exit::NotFound,
         ContainerError::NeedsBundle { .. } | ContainerError::NotAContainer { .. } => Exit::Usage,
         ContainerError::NoImages { .. } | ContainerError::Image { .. } => Exit::Damaged,
         ContainerError::Occupied { .. } | ContainerError::Place { .. } | ContainerError::Room { .. } => {

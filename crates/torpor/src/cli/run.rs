@@ -118,7 +118,11 @@ impl clap::FromArgMatches for Args {
 
 /// Runs the program, or prints the configuration.
 pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
-    let Args { given, config_path, print_config, program } = args;
+    let Args { given, config_path, print_config, mut program } = args;
+    if print_config && program.is_empty() {
+        // Of the settings only the name's default depends on it.
+        program.push("program".into());
+    }
     let loaded = config::load(given, config_path, false, program, &Surroundings::read()?)?;
     if print_config {
         output::put(loaded.config.explain(&loaded.given).as_bytes())?;

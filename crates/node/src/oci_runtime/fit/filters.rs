@@ -25,6 +25,8 @@ const LONGEST: usize = 512;
 const STEPS: usize = 20_000;
 /// System calls have numbers below this.
 const NUMBERS: usize = 1024;
+/// `SECCOMP_FILTER_FLAG_TSYNC` (Linux, include/uapi/linux/seccomp.h).
+const TO_ALL_THREADS: u32 = 1;
 /// How many calls are named of one thread.
 const MOST: usize = 4;
 /// `AUDIT_ARCH_X86_64`, and `AUDIT_ARCH_AARCH64` (Linux, include/uapi/linux/audit.h).
@@ -123,13 +125,13 @@ fn passes(verdict: u32) -> bool {
     matches!(verdict & 0xffff_0000, 0x7fff_0000 | 0x7ffc_0000 | 0x7ff0_0000 | 0x7fc0_0000)
 }
 
-/// The programs of a thread's filters; none where the chain is broken.
-fn chain(filters: &[SeccompFilter], last: u32) -> Option<Vec<Vec<Step>>> {
+/// A thread's filters, from the last to the first; none where the chain is broken.
+fn links(filters: &[SeccompFilter], last: u32) -> Option<Vec<&SeccompFilter>> {
     let mut all = Vec::new();
     let mut next = Some(last);
     while let Some(number) = next {
         let filter = filters.get(number as usize).filter(|_| all.len() < LONGEST)?;
-        all.push(steps(filter));
+        all.push(filter);
         // A filter was there before those that came after it.
         next = filter.prev.filter(|previous| *previous < number);
         if filter.prev.is_some() && next.is_none() {
@@ -156,7 +158,10 @@ pub(super) fn check(claim: &Claim, grant: &Grant, all: &mut Vec<Misfit>) {
         if mode == STRICT {
             continue;
         }
-        let last = last.filter(|_| mode == FILTERED);
+        let last = match mode {
+            FILTERED => last,
+            _ => claim.leader(*thread).and_then(|leader| passed_on(leader, &claim.filters)),
+        };
         let found = match known.iter().find(|(known, _)| *known == last) {
             Some((_, found)) => found.clone(),
             None => {
@@ -167,6 +172,14 @@ pub(super) fn check(claim: &Claim, grant: &Grant, all: &mut Vec<Misfit>) {
         };
         all.extend(found);
     }
+}
+
+/// The last filter of a leader that gives all of them to its threads. Where all threads of a process have the same filters, CRIU writes them
+/// for the leader alone, each with the flag to give it to all (CRIU, `criu/seccomp.c`); a restore sets them before any thread runs.
+fn passed_on(leader: &Core, filters: &[SeccompFilter]) -> Option<u32> {
+    let (FILTERED, Some(last)) = mode(leader) else { return None };
+    let chain = links(filters, last)?;
+    chain.iter().all(|filter| filter.flags.unwrap_or(0) & TO_ALL_THREADS != 0).then_some(last)
 }
 
 /// The mode and the last filter of a thread, wherever this CRIU keeps them.
@@ -185,9 +198,10 @@ fn judge(
     last: Option<u32>,
     wanted: Option<&[Step]>,
 ) -> Option<Misfit> {
-    let Some(programs) = last.and_then(|last| chain(filters, last)) else {
+    let Some(links) = last.and_then(|last| links(filters, last)) else {
         return Some(Misfit::NoFilter { thread });
     };
+    let programs: Vec<_> = links.into_iter().map(steps).collect();
     let wanted = wanted?;
     let mut calls = Vec::new();
     for number in 0..NUMBERS {
@@ -212,6 +226,8 @@ fn judge(
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use proptest::prelude::*;
     use torpor_criu::image::process::{Task, Thread};
 
@@ -282,6 +298,32 @@ mod tests {
             let told = told(filters, core);
             assert_eq!(told.is_empty(), expected.is_empty(), "{told:?}");
             assert!(told.iter().all(|told| told.contains(expected)), "{told:?}");
+        }
+    }
+
+    #[test]
+    fn a_leader_may_give_its_filters_to_its_threads() {
+        let given = |flags| SeccompFilter { flags, ..image(DENIES, None) };
+        let later = |flags| SeccompFilter { flags, prev: Some(0), ..image(DENIES, None) };
+        for (filters, leader, fits) in [
+            (vec![given(Some(1))], core(2, Some(0)), true),
+            (vec![given(Some(3)), later(Some(1))], core(2, Some(1)), true),
+            (vec![given(None)], core(2, Some(0)), false),
+            (vec![given(Some(1)), later(None)], core(2, Some(1)), false),
+            (vec![given(None), later(Some(1))], core(2, Some(1)), false),
+            (vec![given(Some(1))], core(2, Some(4)), false),
+            (vec![given(Some(1))], core(0, Some(0)), false),
+        ] {
+            let claim = Claim {
+                filters,
+                threads: vec![(7, core(0, None))],
+                processes: vec![(1, None, leader)],
+                leaders: HashMap::from([(7, 0)]),
+                ..Claim::default()
+            };
+            let mut all = Vec::new();
+            check(&claim, &profile(DENIES), &mut all);
+            assert_eq!(all.is_empty(), fits, "{all:?}");
         }
     }
 
