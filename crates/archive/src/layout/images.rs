@@ -110,11 +110,12 @@ pub(super) fn plan(
         images.parts.retain(|part| !stream(part));
     }
     if let (Network::Empty, Target::CriO | Target::Containerd, Some(id)) = (network, target, namespace) {
-        // In a pod there is a network already.
+        // In a pod there is a network already, in place of what may have been dumped of its own.
         let entry = format!("checkpoint/{}", Kind::NetworkNamespace.file_name(u64::from(id)));
         let bytes = external_network(NETWORK)
             .map_err(|source| LayoutError::Output { entry: entry.clone(), source })?;
         let (mode, modified) = (0o600, description.moment());
+        images.parts.retain(|part| part.name != entry);
         images.parts.push(Part { name: entry, mode, modified, body: Content::Bytes(bytes) });
     }
     Ok(images)

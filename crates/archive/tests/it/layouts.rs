@@ -204,6 +204,28 @@ fn cri_o_gets_what_it_reads() {
 }
 
 #[test]
+fn an_empty_network_that_was_dumped_gives_way_to_the_pods() {
+    let ids = Ids { net_ns_id: Some(10), ..Ids::default() };
+    let spec = json!({"linux": {"namespaces": [{"type": "network"}]}});
+    let archive = Tape::new()
+        .file("torpor.json", b"{}")
+        .file("spec.dump", spec.to_string().as_bytes())
+        .file("checkpoint/inventory.img", b"inventory")
+        .file("checkpoint/ids-1.img", &image(Kind::Ids, &[ids.encode_to_vec()]))
+        .file("checkpoint/netns-10.img", &image(Kind::NetworkNamespace, &[Vec::new()]));
+    let checkpoint = open(archive.end());
+    let mut description = Description::read(&checkpoint).unwrap();
+    description.image = Some("quay.io/shop/web:1".to_owned());
+    let plan = Plan::new(&checkpoint, description, Target::Containerd, &Request::default()).unwrap();
+    let names: Vec<_> = plan.parts().iter().map(|part| part.name.as_str()).collect();
+    assert_eq!(names.iter().filter(|name| **name == "checkpoint/netns-10.img").count(), 1, "{names:?}");
+    let mut tape = Written::new(Vec::new());
+    plan.write(&checkpoint, "", &mut tape).unwrap();
+    let outside = edit::external_network("extRootNetNS").unwrap();
+    assert_eq!(bytes(&open(tape.end().unwrap()), "checkpoint/netns-10.img"), outside);
+}
+
+#[test]
 fn an_engines_own_archive_stays_as_it_is() {
     let checkpoint = open(of_containerd(&["/config"]));
     let made = convert(&checkpoint, Target::Containerd, &Request::default());
