@@ -26,6 +26,11 @@ const GO_ON: Duration = Duration::from_secs(3);
 /// How often it is looked whether it did.
 const LOOK: Duration = Duration::from_millis(20);
 
+/// What ends the name of an archive that is being written.
+const PARTIAL: &str = ".torpor-partial";
+/// The longest name that file systems take, in bytes (`NAME_MAX`).
+const LONGEST: usize = 255;
+
 /// A file that is to be.
 #[derive(Debug)]
 pub struct Placement {
@@ -48,7 +53,7 @@ impl Placement {
         let name = path.file_name().ok_or_else(|| failed(Errno::INVAL.into()))?;
         let mut hidden = std::ffi::OsString::from(".");
         hidden.push(name);
-        hidden.push(".torpor-partial");
+        hidden.push(PARTIAL);
         let partial = path.with_file_name(hidden);
         if std::fs::remove_file(&partial).is_ok() {
             tracing::warn!(path = %partial.display(), "an earlier checkpoint was cut off; what it left is removed");
@@ -99,7 +104,23 @@ fn put(from: &Path, to: &Path) -> Result<(), ContainerError> {
 /// As the kubelet names archives, which says the time in seconds.
 fn name(place: &PodPlace, now: Timestamp) -> String {
     let PodPlace { namespace, pod, container } = place;
-    format!("checkpoint-{pod}_{namespace}-{container}-{now:.9}.tar")
+    file_name(&format!("{pod}_{namespace}-{container}"), &format!("-{now:.9}.tar"))
+}
+
+/// As the kubelet would name the directory of a pod's checkpoint.
+#[must_use]
+pub fn directory_name(namespace: &str, pod: &str, now: Timestamp) -> String {
+    file_name(&format!("{pod}_{namespace}"), &format!("-{now:.9}"))
+}
+
+/// A name of one file, whatever engines call what it is of: no part of a path, and not longer than a file system takes while it is being
+/// written.
+fn file_name(of: &str, end: &str) -> String {
+    let odd = |letter: char| letter == '/' || letter.is_control();
+    let mut name = format!("checkpoint-{}", of.replace(odd, "_"));
+    let room = LONGEST.saturating_sub(PARTIAL.len() + end.len() + 1);
+    name.truncate(name.floor_char_boundary(room));
+    name + end
 }
 
 /// Has the container's runtime make an archive through its CRI. The container runs on.
@@ -250,6 +271,22 @@ mod tests {
             name(&place(), moment("2026-11-21T17:00:00.5Z")),
             "checkpoint-web-0_shop-web-2026-11-21T17:00:00.500000000Z.tar"
         );
+    }
+
+    #[test]
+    fn odd_and_long_names_are_names_of_files_all_the_same() {
+        let now = moment("2026-11-21T17:00:00.5Z");
+        let odd = PodPlace { container: "../../etc/x\n".into(), ..place() };
+        assert_eq!(name(&odd, now), "checkpoint-web-0_shop-.._.._etc_x_-2026-11-21T17:00:00.500000000Z.tar");
+        let directory = tempfile::tempdir().unwrap();
+        for pod in ["p".repeat(253), "ä".repeat(200)] {
+            let long = PodPlace { pod, ..place() };
+            let placement = Placement::new(directory.path(), &long, now).unwrap();
+            std::fs::write(placement.partial(), "whole").unwrap();
+            let path = placement.finish().unwrap();
+            assert!(path.to_str().unwrap().ends_with("-2026-11-21T17:00:00.500000000Z.tar"));
+            assert!(directory_name("shop", &long.pod, now).len() < 256);
+        }
     }
 
     #[test]

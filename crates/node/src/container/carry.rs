@@ -24,6 +24,19 @@ impl Carry {
         (self.own && ends) || self.named.iter().any(|named| named == destination)
     }
 
+    /// Those that are named and that none of these containers has, as a directory from outside.
+    #[must_use]
+    pub fn missing(&self, containers: &[Container]) -> Vec<&Path> {
+        let has = |container: &Container, path: &Path| {
+            let mounts = &container.description.mounts;
+            let is_mounted =
+                mounts.iter().any(|mount| mount.kind == MountKind::Bind && mount.destination == path);
+            is_mounted && inside(container, path).is_some_and(|here| here.is_dir())
+        };
+        let named = self.named.iter().map(PathBuf::as_path);
+        named.filter(|path| !containers.iter().any(|container| has(container, path))).collect()
+    }
+
     /// Those of a container's mounts from outside that are taken along and are directories.
     pub(super) fn of(&self, container: &Container, config: Option<&serde_json::Value>) -> Vec<Layer> {
         let mounts = config.and_then(|config| config["mounts"].as_array()).into_iter().flatten();
@@ -37,12 +50,17 @@ impl Carry {
                 self.takes(&mount.destination, source)
             })
             .filter_map(|mount| {
-                let inside = mount.destination.strip_prefix("/").ok()?;
-                let here = Path::new("/proc").join(container.init.to_string()).join("root").join(inside);
+                let here = inside(container, &mount.destination)?;
                 here.is_dir().then(|| Layer::of_mount(here, &mount.destination))
             })
             .collect()
     }
+}
+
+/// A path of a container's, seen from here.
+fn inside(container: &Container, path: &Path) -> Option<PathBuf> {
+    let below = path.strip_prefix("/").ok()?;
+    Some(Path::new("/proc").join(container.init.to_string()).join("root").join(below))
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ mod container;
 mod engine;
 mod process;
 
-pub(super) use container::{clean_up, milliseconds, reference, took};
+pub(super) use container::{are_mounted, clean_up, milliseconds, reference, took};
 
 use serde::Serialize;
 use torpor_node::control::{Client, Outcome, Request};

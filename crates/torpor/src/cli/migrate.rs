@@ -20,7 +20,7 @@ use torpor_store::Repository;
 use torpor_store::name::Name;
 
 use super::carriage::Outward;
-use super::checkpoint::{Took, clean_up, milliseconds, reference, times, took};
+use super::checkpoint::{Took, are_mounted, clean_up, milliseconds, reference, times, took};
 use super::failure::Failure;
 use super::{Exit, depot, dump, output, store};
 
@@ -123,6 +123,7 @@ struct Moved {
 pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     let place = place(&args.to)?;
     let container = Roots::with(args.runtime_root.clone()).find(&args.target)?;
+    are_mounted(&args.mounts(), std::slice::from_ref(&container))?;
     let surroundings = Surroundings::read()?;
     let moved = match place {
         Place::Host(address) => args.straight(&container, address, surroundings)?,

@@ -127,6 +127,7 @@ pub(super) fn run(query: &Query, args: &super::Args) -> anyhow::Result<Exit> {
         let message = format!("{query} has several containers, which the runtime does not pause together");
         return Err(Failure::new(Exit::Usage, message, "name one of them, or leave --route out").into());
     }
+    are_mounted(&choice.mounts(), &containers)?;
     let work = Work {
         args,
         criu: criu_bundle::with_plugins(choice.criu.as_deref(), choice.dump.criu_plugins.as_deref())?,
@@ -338,14 +339,19 @@ impl Work<'_> {
             host: self.surroundings.host.clone(),
             signs: signs.as_deref(),
             moment: among.map(|among| among.moment.to_owned()),
-            mounts: Carry {
-                own: self.args.container.own_mounts,
-                named: self.args.container.carry_mount.clone(),
-            },
+            mounts: self.args.container.mounts(),
             staging: &staging,
         };
         Ok(job.into_store(&destination)?)
     }
+}
+
+/// Whether all mounts that were named to be taken along are there.
+pub(in crate::cli) fn are_mounted(mounts: &Carry, containers: &[Container]) -> Result<(), Failure> {
+    let [missing, ..] = mounts.missing(containers)[..] else { return Ok(()) };
+    let message = format!("there is no directory from outside mounted at {}", missing.display());
+    let remedy = "name the path at which the container itself has a directory mounted; single files that are mounted stay where they are";
+    Err(Failure::new(Exit::Usage, message, remedy))
 }
 
 /// Mounts from outside that a container was given, but for those that its engine makes anew for each.
@@ -386,6 +392,11 @@ impl Args {
             ("--criu-option", self.dump.has_options()),
         ];
         asked.into_iter().find_map(|(flag, is_asked)| is_asked.then_some(flag))
+    }
+
+    /// Which mounts are taken along.
+    fn mounts(&self) -> Carry {
+        Carry { own: self.own_mounts, named: self.carry_mount.clone() }
     }
 
     /// Opens the store, or makes it.

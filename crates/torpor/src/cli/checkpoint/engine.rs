@@ -73,7 +73,7 @@ impl Args {
     fn pods_place(&self, namespace: &str, pod: &str) -> anyhow::Result<PathBuf> {
         let wanted = std::path::absolute(self.export.as_deref().unwrap_or(Path::new(KUBELETS)))?;
         let is_full = std::fs::read_dir(&wanted).is_ok_and(|mut entries| entries.next().is_some());
-        let name = format!("checkpoint-{pod}_{namespace}-{:.9}", jiff::Timestamp::now());
+        let name = archive::directory_name(namespace, pod, jiff::Timestamp::now());
         Ok(if is_full || self.export.is_none() { wanted.join(name) } else { wanted })
     }
 

@@ -226,6 +226,10 @@ fn a_mount_is_taken_along_where_that_is_asked_for() {
         "cd /run/b/mounts/volume && mkdir deep && echo kept > deep/file && ln deep/file link",
     ]);
     let keep = ["checkpoint", "container:mounts", "--store", "/run/store", "--name", "mounts"];
+    for path in ["/volumes", "/tmp"] {
+        let said = host.refused(&[&keep[..], &["--carry-mount", path]].concat());
+        assert!(said.contains(&format!("there is no directory from outside mounted at {path}")), "{said}");
+    }
     host.torpor(&[&keep[..], &["--carry-mount", "/volume"]].concat());
     let end = host.count("mounts");
 
