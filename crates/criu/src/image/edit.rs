@@ -6,10 +6,12 @@ use super::socket::{self, InetSocket, TcpState};
 use super::{ImageError, ImageReader, ImageWriter, Kind, Limits};
 use crate::wire::{Message, WireError};
 
+mod credentials;
 mod files;
 mod sockets;
 mod surroundings;
 
+pub use credentials::limit_capabilities;
 pub use files::{Moved, move_files};
 pub use sockets::{Socket, SocketKind, internal_pairs, sockets};
 pub use surroundings::{

@@ -58,6 +58,8 @@ pub struct Spawn {
     pub capabilities: CapabilitySet,
     /// Added to the clean environment.
     pub environment: Vec<(OsString, OsString)>,
+    /// Standard input: the terminal that a tree with `shell_job` finds in the place of its own; nothing when unset.
+    pub terminal: Option<OwnedFd>,
     /// Standard error; the log goes there until CRIU has opened its file.
     pub stderr: Stderr,
     /// CRIU's own configuration files.
@@ -79,6 +81,7 @@ impl Default for Spawn {
             pid: None,
             capabilities: CapabilitySet::empty(),
             environment: Vec::new(),
+            terminal: None,
             stderr: Stderr::Null,
             default_config: DefaultConfig::Ignore,
             plugins: None,
@@ -155,7 +158,8 @@ pub(super) fn start(program: &Program, settings: Spawn) -> Result<(Process, Owne
         Stderr::Inherit => rustix::stdio::stderr(),
         Stderr::To(descriptor) => descriptor.as_fd(),
     };
-    let mut descriptors = vec![(null.as_fd(), 0), (null.as_fd(), 1), (stderr, 2), (theirs.as_fd(), SOCKET)];
+    let stdin = settings.terminal.as_ref().map_or(null.as_fd(), AsFd::as_fd);
+    let mut descriptors = vec![(stdin, 0), (null.as_fd(), 1), (stderr, 2), (theirs.as_fd(), SOCKET)];
     descriptors.extend(settings.descriptors.iter().map(|(descriptor, number)| (descriptor.as_fd(), *number)));
 
     let mut plan = Plan {
