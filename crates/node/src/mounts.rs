@@ -12,11 +12,13 @@ mod class;
 mod detached;
 mod escape;
 mod plan;
+mod scratch;
 
 pub use class::MountClass;
 pub(crate) use detached::DetachedMount;
 pub use escape::{EscapeError, escape, escaped_path, escaped_paths, unescape};
 pub use plan::{MountPlan, MountPolicy, MountRule, PlannedMount, PolicyError, RootFiles};
+pub(crate) use scratch::overlay;
 
 /// The largest mountinfo that is read, in bytes.
 pub const MOUNTINFO_LIMIT: u64 = 16 << 20;

@@ -6,6 +6,7 @@
 pub mod checkpoint;
 pub mod generation;
 pub mod restore;
+pub mod sandbox;
 mod streams;
 
 pub use checkpoint::{Job, is_of_others};

@@ -42,6 +42,7 @@ mod report;
 mod restore;
 mod rm;
 mod run;
+mod sandbox_init;
 mod show;
 mod sign;
 mod store;
@@ -105,6 +106,8 @@ enum Command {
     Man(man::Args),
     #[command(hide = true)]
     Guard(guard::Args),
+    #[command(hide = true)]
+    SandboxInit(sandbox_init::Args),
 }
 
 impl Command {
@@ -143,6 +146,7 @@ impl Command {
             Command::Completions(args) => completions::run(&args),
             Command::Man(args) => man::run(&args),
             Command::Guard(guard::Args {}) => guard::run(),
+            Command::SandboxInit(sandbox_init::Args {}) => sandbox_init::run(),
         }
     }
 }

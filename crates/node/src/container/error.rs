@@ -26,6 +26,7 @@ use crate::migration::MigrationError;
 use crate::mounts::MountsError;
 use crate::open_files::OpenFilesError;
 use crate::outlook::OutlookError;
+use crate::processes::sandbox::SandboxError;
 use crate::restore::{Misfit, RestoreError};
 use crate::volumes::VolumeError;
 
@@ -295,6 +296,9 @@ pub enum ContainerError {
         /// Where it leads.
         to: PathBuf,
     },
+    /// The sandbox of plain processes cannot be made.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
     /// There is no such runtime.
     #[error("there is no {program} in {searched}")]
     NoRuntime {
@@ -484,6 +488,7 @@ impl ContainerError {
             }
             ContainerError::MissingMounts { .. } => "mount something there: volumes of the pod, or bind mounts in its config.json".to_owned(),
             ContainerError::NoParent { .. } => "put the images of the dump before back, or name their directory with --prev-images-dir".to_owned(),
+            ContainerError::Sandbox(error) => error.remedy().to_owned(),
             ContainerError::NoNetwork => "give it a network; with Podman and Docker, another than `none`".to_owned(),
             ContainerError::NoRuntime { .. } => "name it with --runtime".to_owned(),
             ContainerError::Cri(error) => error.remedy().to_owned(),

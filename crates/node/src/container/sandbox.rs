@@ -3,7 +3,6 @@
 //! It is made from the container's own. Its root and volumes are overlays whose changes are in memory and go with it, or volumes are
 //! empty; its network is a new one with nothing in it; no hook is run. The container itself is restored stopped.
 
-use std::ffi::CString;
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -13,6 +12,7 @@ use serde_json::Value;
 
 use super::ContainerError;
 use super::restore::root_of_bundle;
+use crate::mounts::overlay;
 use crate::staging::{self, Staging};
 use crate::sys::{network, process};
 
@@ -102,22 +102,9 @@ impl Sandbox {
     fn overlay(&self, lower: &Path, name: &str) -> Result<PathBuf, ContainerError> {
         let seen = self.path(SEEN).join(name);
         let changes = self.path(CHANGES).join(name);
-        let (upper, work) = (changes.join("upper"), changes.join("work"));
-        for directory in [&seen, &upper, &work] {
-            fs::create_dir_all(directory).map_err(ContainerError::place(directory))?;
-        }
         let lower = lower.canonicalize().map_err(ContainerError::place(lower))?;
-        // The directory itself has the owner and mode of what it covers up.
-        let metadata = fs::metadata(&lower).map_err(ContainerError::place(&lower))?;
-        fs::set_permissions(&upper, metadata.permissions()).map_err(ContainerError::place(&upper))?;
-        std::os::unix::fs::chown(&upper, Some(metadata.uid()), Some(metadata.gid()))
-            .map_err(ContainerError::place(&upper))?;
-        let options =
-            format!("lowerdir={},upperdir={},workdir={}", escaped(&lower), escaped(&upper), escaped(&work));
-        let failed = ContainerError::place(&seen);
-        let options = CString::new(options).map_err(|error| failed(error.into()))?;
-        rustix::mount::mount("overlay", &seen, "overlay", MountFlags::empty(), options.as_c_str())
-            .map_err(|errno| failed(errno.into()))?;
+        let (upper, work) = (changes.join("upper"), changes.join("work"));
+        overlay(&lower, &upper, &work, &seen, MountFlags::empty()).map_err(ContainerError::place(&seen))?;
         Ok(seen)
     }
 
@@ -155,18 +142,6 @@ fn let_go(sandbox: &Path) {
     for path in seen.chain([sandbox.join(CHANGES)]) {
         let _ = rustix::mount::unmount(&path, UnmountFlags::DETACH);
     }
-}
-
-/// In the options of an overlay, commas and colons stand between things (Linux, fs/overlayfs/params.c).
-fn escaped(path: &Path) -> String {
-    let text = path.to_string_lossy();
-    text.chars().fold(String::new(), |mut text, c| {
-        if matches!(c, '\\' | ',' | ':') {
-            text.push('\\');
-        }
-        text.push(c);
-        text
-    })
 }
 
 /// A bundle's configuration for the sandbox. `network` is where a network that was joined is now; `volume` tells what is in the place
@@ -239,10 +214,5 @@ mod tests {
         assert_eq!(config["linux"]["namespaces"][1]["path"], "/proc/7/ns/net");
         assert!(config["linux"]["namespaces"][0].get("path").is_none());
         assert_eq!(config["linux"]["cgroupsPath"], "/one-sandbox");
-    }
-
-    #[test]
-    fn paths_do_not_become_options() {
-        assert_eq!(escaped(Path::new("/a,b:c\\d")), "/a\\,b\\:c\\\\d");
     }
 }

@@ -387,10 +387,12 @@ pub(crate) fn record_below(mut record: FileRecord, at: &Path, root: &Path) -> Fi
 
 /// Files of a manifest under paths below the container's root.
 #[derive(Debug)]
-struct Below<'a> {
-    files: FromManifest<'a>,
-    at: PathBuf,
-    root: PathBuf,
+pub(crate) struct Below<'a> {
+    pub(crate) files: FromManifest<'a>,
+    /// Where they were.
+    pub(crate) at: PathBuf,
+    /// Where that is now.
+    pub(crate) root: PathBuf,
 }
 
 impl FileSource for Below<'_> {

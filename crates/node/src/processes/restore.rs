@@ -60,7 +60,7 @@ pub fn restore(wanted: &Processes<'_>) -> Result<Option<i32>, ContainerError> {
     let name = format!("restore-{}", std::process::id());
     let work = Staging::create(wanted.staging, &name).map_err(ContainerError::place(wanted.staging))?;
     let images = match wanted.previous {
-        Some(previous) => seen_with(wanted.images, previous, work.path())?,
+        Some(_) => seen(wanted.images, wanted.previous, work.path())?,
         None => wanted.images.to_owned(),
     };
     has_parents(&images)?;
@@ -76,6 +76,11 @@ pub fn restore(wanted: &Processes<'_>) -> Result<Option<i32>, ContainerError> {
         let number = STREAMS + i32::try_from(inherited.len()).unwrap_or_default();
         spawn = spawn.pass(own.map_err(ContainerError::helper("pass on a standard stream"))?, number);
         inherited.push((key, number));
+    }
+    if wanted.shell_job && rustix::termios::isatty(rustix::stdio::stdin()) {
+        let terminal = rustix::stdio::stdin().try_clone_to_owned();
+        spawn.terminal = Some(terminal.map_err(ContainerError::helper("pass on the terminal"))?);
+        spawn.same_process_group = true;
     }
     let session = Session::start(wanted.criu, spawn)?;
     let mut common = Common::new(&images);
@@ -100,8 +105,8 @@ pub fn restore(wanted: &Processes<'_>) -> Result<Option<i32>, ContainerError> {
     if wanted.detach { Ok(None) } else { wait(root).map(Some) }
 }
 
-/// The images with another parent, as links in a directory of ours: what belongs to others is not changed.
-fn seen_with(images: &Path, previous: &Path, work: &Path) -> Result<PathBuf, ContainerError> {
+/// The images as links in a directory of ours, with another parent where one is given: what belongs to others is not changed.
+pub(super) fn seen(images: &Path, previous: Option<&Path>, work: &Path) -> Result<PathBuf, ContainerError> {
     let view = work.join("images");
     std::fs::create_dir(&view).map_err(ContainerError::place(&view))?;
     let link = |to: &Path, name: &OsStr| {
@@ -110,11 +115,11 @@ fn seen_with(images: &Path, previous: &Path, work: &Path) -> Result<PathBuf, Con
     };
     for entry in std::fs::read_dir(images).map_err(ContainerError::place(images))? {
         let name = entry.map_err(ContainerError::place(images))?.file_name();
-        if name != PARENT {
+        if name != PARENT || previous.is_none() {
             link(&images.join(&name), &name)?;
         }
     }
-    link(previous, OsStr::new(PARENT))?;
+    previous.map_or(Ok(()), |previous| link(previous, OsStr::new(PARENT)))?;
     Ok(view)
 }
 
@@ -162,7 +167,7 @@ mod tests {
 
         // Another parent goes before the link that leads nowhere.
         let third = directory("3");
-        let view = seen_with(&first, &third, place.path()).unwrap();
+        let view = seen(&first, Some(&third), place.path()).unwrap();
         has_parents(&view).unwrap();
         assert_eq!(std::fs::read(view.join("inventory.img")).unwrap(), b"1");
         assert_eq!(std::fs::read(view.join("parent/inventory.img")).unwrap(), b"3");

@@ -28,6 +28,8 @@ struct CloneArgs {
 
 /// `CLONE_NEWTIME`; `clone3` alone takes it, because it lies among the bits of the exit signal.
 pub(crate) const CLONE_NEWTIME: u64 = 0x80;
+/// All namespaces that a sandbox has of its own: mounts, host name, IPC, PIDs, network (Linux, include/uapi/linux/sched.h).
+pub(crate) const SANDBOX: u64 = 0x0002_0000 | 0x0400_0000 | CLONE_NEWIPC | 0x2000_0000 | 0x4000_0000;
 /// `CLONE_NEWIPC`.
 pub(crate) const CLONE_NEWIPC: u64 = 0x0800_0000;
 
@@ -446,6 +448,14 @@ pub(crate) fn become_subreaper() -> io::Result<()> {
         libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1 as c_long, 0 as c_long, 0 as c_long, 0 as c_long)
     };
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Moves this thread into the mounts of another process, whose `ns/mnt` is given. Its root and working directory are no longer those of
+/// the other threads.
+pub(crate) fn enter_mounts(mounts: std::os::fd::BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: only this thread's root and working directory come apart from those of others, on which no memory or descriptor depends.
+    unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::FS) }?;
+    Ok(rustix::thread::move_into_link_name_space(mounts, Some(rustix::thread::LinkNameSpaceType::Mount))?)
 }
 
 /// Gives this thread a network namespace of its own.

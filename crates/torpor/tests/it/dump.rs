@@ -66,10 +66,16 @@ impl Dumped {
 
     /// Dumps the program, which goes on, into a directory of this name.
     pub(crate) fn dump(&self, name: &str) -> PathBuf {
+        self.dump_with(name, &[])
+    }
+
+    /// The same, with further options of CRIU's.
+    pub(crate) fn dump_with(&self, name: &str, options: &[&str]) -> PathBuf {
         let images = self.path(name);
         fs::create_dir(&images).unwrap();
         let dumped = Command::new(&self.criu)
             .args(["dump", "--leave-running", "--shell-job", "--network-lock", "skip", "-v4"])
+            .args(options)
             .args(["--log-file", "dump.log", "--tree", &self.pid().to_string(), "--images-dir"])
             .arg(&images)
             .stdout(Stdio::null())

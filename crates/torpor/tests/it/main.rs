@@ -20,6 +20,7 @@ mod processes;
 mod programs;
 mod replicas;
 mod runtime;
+mod sandbox;
 mod settings;
 mod sockets;
 mod sources;

@@ -1,4 +1,6 @@
-//! `torpor restore --sandbox`: a container to be looked at, which reaches nothing, changes nothing, and stands still.
+//! `torpor restore --sandbox`: a container or plain processes to be looked at, which reach nothing, change nothing, and stand still.
+
+mod processes;
 
 use std::path::Path;
 
@@ -18,18 +20,27 @@ use super::{low_level, unpacked};
 use crate::cli::Exit;
 use crate::cli::failure::Failure;
 
-/// Flags of looking at a container.
+/// Flags of looking at a checkpoint.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "For a look")]
 #[group(skip)]
 pub(super) struct Args {
-    /// Restore the container to look at it: stopped, with no network, and with its root and volumes so that what is written goes nowhere.
-    /// Any generation can be looked at, any number of times.
-    #[arg(long, requires = "bundle")]
+    /// Restore it to look at it: stopped, with no network, and with its root and volumes so that what is written goes nowhere. Any
+    /// generation can be looked at, any number of times.
+    #[arg(long, conflicts_with_all = ["into", "criu_plugins", "changed_files"])]
     pub(super) sandbox: bool,
-    /// What is in its volumes.
+    /// What is in its volumes: for plain processes, what is mounted besides the root and what programs are made of.
     #[arg(long, value_name = "WORD", default_value = "unchanged", requires = "sandbox")]
     volumes: Word,
+}
+
+impl Args {
+    fn volumes(&self) -> Volumes {
+        match self.volumes {
+            Word::Unchanged => Volumes::Unchanged,
+            Word::Empty => Volumes::Empty,
+        }
+    }
 }
 
 /// What is in its volumes.
@@ -43,11 +54,13 @@ enum Word {
 
 /// Restores it, and tells how to look at it.
 pub(super) fn run(args: &super::Args) -> anyhow::Result<Exit> {
-    let Some(bundle) = &args.bundle else {
-        let message = "a sandbox is made from a container's bundle";
-        return Err(Failure::new(Exit::Usage, message, "name it with --bundle").into());
-    };
-    let bundle = std::path::absolute(bundle)?;
+    match &args.bundle {
+        Some(bundle) => container(args, &std::path::absolute(bundle)?),
+        None => processes::run(args),
+    }
+}
+
+fn container(args: &super::Args, bundle: &Path) -> anyhow::Result<Exit> {
     let id = match (&args.id, bundle.file_name().and_then(|name| name.to_str())) {
         (Some(id), _) => id.clone(),
         (None, Some(name)) => format!("{name}-sandbox"),
@@ -91,11 +104,7 @@ pub(super) fn run(args: &super::Args) -> anyhow::Result<Exit> {
             }
         }
     };
-    let volumes = match args.sandbox.volumes {
-        Word::Unchanged => Volumes::Unchanged,
-        Word::Empty => Volumes::Empty,
-    };
-    let sandbox = Sandbox::new(&bundle, &id, volumes, &staging)?;
+    let sandbox = Sandbox::new(bundle, &id, args.sandbox.volumes(), &staging)?;
     if let Some(kept) = kept {
         for mut files in kept.all_files_for(sandbox.bundle())? {
             files.put()?;
@@ -147,19 +156,22 @@ fn generation(repository: &Repository, reference: &Reference) -> anyhow::Result<
 
 fn tell(id: &str, runtime: &Path, root: i32) {
     println!("container {id} is there and stands still, in a sandbox");
+    tell_processes(root, "");
+    println!("end it:        {} delete --force {id}", runtime.display());
+}
+
+/// Tells all processes, and how to look at them. `enter` is what nsenter is told besides.
+fn tell_processes(root: i32, enter: &str) {
     println!("{:>10} {:>8}  COMMAND", "PID", "INSIDE");
     let all = process_tree::of(root);
     for pid in &all {
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        let inside = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
-        let inside = inside.and_then(|line| line.split_ascii_whitespace().last()).unwrap_or("?").to_owned();
+        let inside = process_tree::innermost_pid(*pid).map_or("?".to_owned(), |pid| pid.to_string());
         let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let command = String::from_utf8_lossy(&command).replace('\0', " ");
         println!("{pid:>10} {inside:>8}  {}", crate::cli::output::plain(command.trim()));
     }
     let pids: Vec<String> = all.iter().map(ToString::to_string).collect();
     println!("look at it:    gdb --pid {root}");
-    println!("its files:     nsenter --target {root} --mount --net --uts --ipc");
+    println!("its files:     nsenter --target {root} --mount --net --uts --ipc{enter}");
     println!("let it go on:  kill -CONT {}", pids.join(" "));
-    println!("end it:        {} delete --force {id}", runtime.display());
 }

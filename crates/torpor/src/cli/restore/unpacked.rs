@@ -17,15 +17,20 @@ use crate::cli::failure::Failure;
 
 /// Lays the images of plain processes in an archive out below `room`, for as long as the answer lives.
 pub(super) fn processes(archive: &Path, room: &Path) -> anyhow::Result<Staging> {
+    let place = room_below(room)?;
+    processes_into(archive, place.path())?;
+    Ok(place)
+}
+
+/// The same, into an empty directory.
+pub(super) fn processes_into(archive: &Path, directory: &Path) -> anyhow::Result<()> {
     let checkpoint = open(archive)?;
     if holds_a_container(&checkpoint) {
         let message = format!("{} holds a container", archive.display());
         let remedy = "name its bundle with --bundle, have its engine restore it, or lay it out for another with `torpor convert`";
         return Err(Failure::new(Exit::Usage, message, remedy).into());
     }
-    let place = room_below(room)?;
-    images(&checkpoint, place.path())?;
-    Ok(place)
+    images(&checkpoint, directory)
 }
 
 /// Lays a container's archive out below `room`, as [`torpor_node::container::unpacked`] takes it.

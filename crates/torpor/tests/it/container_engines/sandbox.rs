@@ -91,5 +91,6 @@ fn reaches_nothing_and_changes_nothing(runtime: &str) {
     here.torpor_quietly(&restore);
     here.counts_beyond("look", end);
     here.run(&[runtime, "delete", "--force", "look"]);
-    assert!(here.refused(&["restore", "look", "--sandbox"]).contains("--bundle"));
+    let alone = ["restore", "look", "--store", "/run/store", "--room", "/run/room", "--sandbox"];
+    assert!(here.refused(&alone).contains("--bundle"));
 }
