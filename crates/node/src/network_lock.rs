@@ -281,10 +281,11 @@ mod tests {
     }
 
     #[test]
-    fn there_is_no_lock_in_this_namespace() {
-        if rustix::process::geteuid().is_root() {
-            assert_eq!(remove_in_namespace_of(std::process::id() as i32).unwrap(), 0);
-        }
+    fn there_is_no_lock_in_a_new_namespace() {
+        alone(|| {
+            let own = rustix::thread::gettid().as_raw_nonzero().get();
+            assert_eq!(remove_in_namespace_of(own).unwrap(), 0);
+        });
     }
 
     #[test]
