@@ -192,7 +192,7 @@ impl OpenFiles {
     pub fn of(pids: &[Pid]) -> Result<Self, OpenFilesError> {
         let mut files = Vec::new();
         for pid in pids {
-            reading::read_task(*pid, &mut files)?;
+            files.extend(reading::of_task(*pid)?);
         }
         Ok(Self::from_files(files))
     }

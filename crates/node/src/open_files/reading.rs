@@ -6,15 +6,20 @@ use std::fs;
 use std::io::{self, Read};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::FileType;
 use rustix::process::Pid;
 
 use super::{FdInfo, Mapping, OpenFile, OpenFilesError, OpenKind, Place};
 use crate::files::Stat;
+use crate::process_tree;
 
 /// The largest file of `/proc` that is read, in bytes.
 const READ_LIMIT: u64 = 256 << 20;
+/// How often, and after what pause, a task is looked at again that may not be looked at.
+const LOOKS: u32 = 100;
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// A task and all its descendants, parents first. Read under the freeze it is exact; before, a task that starts
 /// meanwhile may be missing.
@@ -35,8 +40,32 @@ pub fn tree(root: Pid) -> Result<Vec<Pid>, OpenFilesError> {
     Ok(pids)
 }
 
-/// Adds what a task holds to `files`; nothing if the task has ended.
-pub(super) fn read_task(pid: Pid, files: &mut Vec<OpenFile>) -> Result<(), OpenFilesError> {
+/// What a task holds; nothing if the task has ended.
+pub(super) fn of_task(pid: Pid) -> Result<Vec<OpenFile>, OpenFilesError> {
+    let state = || process_tree::state(pid.as_raw_nonzero().get());
+    let has_ended = || state().is_none_or(|state| matches!(state, 'Z' | 'X'));
+    Ok(patiently(|| read_task(pid), has_ended)?.unwrap_or_default())
+}
+
+/// Looks again where the kernel denies it, for some time: without root's capabilities nobody may look at a task in the midst of its `execve`, nor at one
+/// that ends (Linux, `fs/proc/base.c`, `task_dump_owner`). None if it has ended.
+fn patiently<T>(
+    mut look: impl FnMut() -> Result<T, OpenFilesError>,
+    has_ended: impl Fn() -> bool,
+) -> Result<Option<T>, OpenFilesError> {
+    let mut looks = 1;
+    loop {
+        match look() {
+            Err(OpenFilesError::Read { source, .. }) if is_denied(&source) && has_ended() => return Ok(None),
+            Err(OpenFilesError::Read { source, .. }) if is_denied(&source) && looks < LOOKS => looks += 1,
+            told => return told.map(Some),
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
+fn read_task(pid: Pid) -> Result<Vec<OpenFile>, OpenFilesError> {
+    let mut files = Vec::new();
     let process = PathBuf::from(format!("/proc/{}", pid.as_raw_nonzero()));
     let links = [("cwd", Place::WorkingDirectory), ("root", Place::Root), ("exe", Place::Executable)];
     for (name, place) in links {
@@ -51,7 +80,7 @@ pub(super) fn read_task(pid: Pid, files: &mut Vec<OpenFile>) -> Result<(), OpenF
         files.extend(open_file(pid, Place::Descriptor(number), &link, Some(parsed))?);
     }
     let maps = process.join("maps");
-    let Some(bytes) = read(&maps)? else { return Ok(()) };
+    let Some(bytes) = read(&maps)? else { return Ok(files) };
     let mappings =
         Mapping::parse_files(&bytes).map_err(|source| OpenFilesError::Maps { path: maps, source })?;
     // Of a file that is mapped in many pieces, one is told, and one more if it is written.
@@ -61,7 +90,7 @@ pub(super) fn read_task(pid: Pid, files: &mut Vec<OpenFile>) -> Result<(), OpenF
             files.push(mapped_file(pid, &process, mapping));
         }
     }
-    Ok(())
+    Ok(files)
 }
 
 fn open_file(
@@ -174,7 +203,43 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>, OpenFilesError> {
     }
 }
 
+fn is_denied(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::PermissionDenied
+}
+
 /// The task, or its descriptor, ended meanwhile.
 fn is_gone(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_task_that_may_not_be_looked_at_is_looked_at_again() {
+        let denied = |errno: i32| OpenFilesError::Read {
+            path: "/proc/9/fd".into(),
+            source: io::Error::from_raw_os_error(errno),
+        };
+        let looks = |errno, denials: u32, ended: bool| {
+            let mut looks = 0;
+            let look = || {
+                looks += 1;
+                if looks <= denials { Err(denied(errno)) } else { Ok(()) }
+            };
+            let told = patiently(look, || ended);
+            (told.map_err(|error| error.to_string()), looks)
+        };
+        let refused = Err("cannot read /proc/9/fd".to_owned());
+        for (errno, denials, ended, expected) in [
+            (libc::EACCES, 0, true, (Ok(Some(())), 1)),
+            (libc::EACCES, 3, false, (Ok(Some(())), 4)),
+            (libc::EACCES, 3, true, (Ok(None), 1)),
+            (libc::EACCES, u32::MAX, false, (refused.clone(), LOOKS)),
+            (libc::EIO, 1, false, (refused, 1)),
+        ] {
+            assert_eq!(looks(errno, denials, ended), expected);
+        }
+    }
 }
