@@ -15,6 +15,7 @@ pub mod cri;
 pub(crate) mod difference;
 pub(crate) mod directory;
 pub mod dump;
+pub(crate) mod enclosure;
 mod error;
 pub mod find;
 pub(crate) mod freeze;

@@ -26,7 +26,7 @@ pub mod projections;
 pub mod real;
 mod received;
 pub mod record;
-mod remains;
+pub(crate) mod remains;
 pub mod settings;
 mod stored;
 pub(crate) mod wake;

@@ -53,8 +53,8 @@ impl Staging {
 }
 
 /// Removes the directories in `parent` whose names begin with `prefix` and that nobody works in any more: their makers
-/// were killed. `before` takes away what else they made there. Returns which.
-fn sweep(parent: &Path, prefix: &str, before: &dyn Fn(&Path)) -> Vec<PathBuf> {
+/// were killed. `before` takes away what else they made there, and says whether that is gone. Returns which.
+fn sweep(parent: &Path, prefix: &str, before: &dyn Fn(&Path) -> bool) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(parent).into_iter().flatten().flatten();
     let left = entries.filter(|entry| {
         let named = entry.file_name().to_str().is_some_and(|name| name.starts_with(prefix));
@@ -63,9 +63,8 @@ fn sweep(parent: &Path, prefix: &str, before: &dyn Fn(&Path)) -> Vec<PathBuf> {
     let mut removed = Vec::new();
     for path in left.map(|entry| entry.path()) {
         let Ok(_locked) = lock(&path) else { continue };
-        before(&path);
         // What its maker has started may go on without it.
-        if is_in_use(&path) {
+        if !before(&path) || is_in_use(&path) {
             continue;
         }
         match remove(&path) {
@@ -80,11 +79,11 @@ fn sweep(parent: &Path, prefix: &str, before: &dyn Fn(&Path)) -> Vec<PathBuf> {
 
 /// Removes what [`sweep`] finds, and says so.
 pub(crate) fn clean_up(parent: &Path, prefix: &str) {
-    clean_up_after(parent, prefix, &|_| {});
+    clean_up_after(parent, prefix, &|_| true);
 }
 
-/// The same, after `before` has taken away what is no file: mounts and the like.
-pub(crate) fn clean_up_after(parent: &Path, prefix: &str, before: &dyn Fn(&Path)) {
+/// The same, after `before` has taken away what is no file: mounts and the like. Where it says that this is not gone, the directory stays until it is.
+pub(crate) fn clean_up_after(parent: &Path, prefix: &str, before: &dyn Fn(&Path) -> bool) {
     for path in sweep(parent, prefix, before) {
         tracing::warn!(path = %path.display(), "an earlier torpor was cut off; what it left is removed");
     }
@@ -194,12 +193,12 @@ mod tests {
         std::fs::create_dir(parent.path().join("restore-b")).unwrap();
         std::fs::create_dir(parent.path().join("other")).unwrap();
         std::fs::write(parent.path().join("restore-c"), "no directory").unwrap();
-        assert_eq!(sweep(parent.path(), "restore-", &|_| {}), [parent.path().join("restore-b")]);
+        assert_eq!(sweep(parent.path(), "restore-", &|_| true), [parent.path().join("restore-b")]);
         drop(working);
         let mut left: Vec<_> =
             std::fs::read_dir(parent.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         left.sort();
         assert_eq!(left, ["other", "restore-c"]);
-        assert!(sweep(&parent.path().join("none"), "", &|_| {}).is_empty());
+        assert!(sweep(&parent.path().join("none"), "", &|_| true).is_empty());
     }
 }

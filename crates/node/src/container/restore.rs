@@ -1,5 +1,7 @@
 //! Restore a directory of CRIU's images as a container, by its runtime and from a bundle.
 
+mod seclusion;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, BufReader};
@@ -22,6 +24,7 @@ use crate::oci_runtime::criu::{self, Annotated};
 use crate::processes::restore::has_parents;
 use crate::staging::{self, Staging};
 use crate::sys::process::{self, Ended, Wait};
+use seclusion::{Seclusion, Traces};
 
 /// The name that CRIU and the runtimes give to the log of a restore.
 pub(crate) const LOG: &str = "restore.log";
@@ -62,7 +65,7 @@ pub fn container(runtime: &Runtime, wanted: &Wanted<'_>) -> Result<Option<i32>, 
     // A runtime's own `restore` tells CRIU nothing of plugins.
     accelerator::images_fit(wanted.images, None)?;
     has_parents(wanted.images)?;
-    staging::clean_up(wanted.staging, "restore-");
+    staging::clean_up_after(wanted.staging, "restore-", &Traces::take_away);
     let name = format!("restore-{}", wanted.id);
     let work = Staging::create(wanted.staging, &name).map_err(ContainerError::place(wanted.staging))?;
     let start = Start {
@@ -79,13 +82,26 @@ pub fn container(runtime: &Runtime, wanted: &Wanted<'_>) -> Result<Option<i32>, 
     };
     let path = wanted.bundle.join("config.json");
     let config = read_config(wanted.bundle)?;
+    let mut secluded = Seclusion::plan(runtime.flavor(), wanted.id, &config);
+    Traces::leave(work.path(), &path, &config, &secluded.places)?;
     let asks = wanted.stopped || wanted.alone;
-    let told = asks.then(|| Told::new(runtime, wanted, &path, &config)).transpose()?;
-    let result = runtime.restore(&start);
+    let told = if asks || !secluded.bound.is_empty() {
+        match Told::new(runtime, wanted, &path, &config, &secluded.bound) {
+            Err(error) if !asks => {
+                tracing::debug!(%error, "no control group of its own for the restore");
+                secluded = Seclusion::default();
+                None
+            }
+            told => Some(told?),
+        }
+    } else {
+        None
+    };
+    let result = runtime.restore(&start, &secluded.places);
     drop(told);
     if result.as_ref().map_or(true, Option::is_some) {
         // runc removes what it knows of a container that has ended or never was; crun does not, nor does one killed.
-        runtime.forget(wanted.root, wanted.id);
+        runtime.forget(wanted.root, wanted.id, Some(wanted.bundle));
     }
     result.map_err(|error| error.with_log(&work.path().join(LOG), Operation::Restore))
 }
@@ -103,6 +119,7 @@ impl<'a> Told<'a> {
         wanted: &Wanted<'_>,
         path: &Path,
         config: &'a [u8],
+        bound: &[(PathBuf, PathBuf)],
     ) -> Result<Told<'a>, ContainerError> {
         let told = wanted.staging.join(format!("criu-{}.conf", wanted.id));
         let afterwards = criu::afterwards(config, criu::usual(runtime.flavor()));
@@ -110,6 +127,8 @@ impl<'a> Told<'a> {
         for (wanted, line) in [(wanted.stopped, "\nleave-stopped\n"), (wanted.alone, "\ntcp-close\n")] {
             while_restored.extend_from_slice(if wanted { line.as_bytes() } else { b"" });
         }
+        while_restored.extend_from_slice(b"\n");
+        while_restored.extend_from_slice(criu::bindings(bound).as_bytes());
         std::fs::write(&told, while_restored).map_err(ContainerError::place(&told))?;
         let annotated = Annotated::new(path, config, &told).map_err(ContainerError::place(path))?;
         Ok(Told { path: told, afterwards, _annotated: annotated })

@@ -11,8 +11,10 @@ use torpor_criu::options::Tcp;
 
 use super::ContainerError;
 use super::dump::Wishes;
+use super::enclosure::Enclosure;
 use super::state::{Container, Flavor};
 use crate::checkpoint::Expired;
+use crate::oci_runtime::remains::let_go_of_root;
 use crate::sys::process;
 
 /// Where runtimes are looked for besides `PATH`.
@@ -97,16 +99,19 @@ impl Runtime {
         let state = serde_json::from_slice::<State>(&output.stdout).ok();
         if state.is_some_and(|state| state.status == "stopped") {
             tracing::warn!(id, "a container of this ID had ended and was still known; it is removed");
-            self.forget(root, id);
+            self.forget(root, id, None);
             return Ok(());
         }
         Err(ContainerError::Exists { id: id.to_owned(), path })
     }
 
-    /// Removes what it knows of a container that is no more, if it knows anything.
-    pub(crate) fn forget(&self, root: Option<&Path>, id: &str) {
+    /// Removes what it knows of a container that is no more, if it knows anything, and what a restore that was killed has left in its bundle.
+    pub(crate) fn forget(&self, root: Option<&Path>, id: &str, bundle: Option<&Path>) {
         let root = self.root_or_usual(root);
-        if !root.join(id).exists() {
+        let state = root.join(id);
+        // The runtime would remove the files of the container.
+        let_go_of_root(&state, bundle);
+        if !state.exists() {
             return;
         }
         let mut command = self.command(&root);
@@ -125,6 +130,7 @@ impl Runtime {
     /// # Errors
     /// The runtime fails.
     pub fn delete(&self, container: &Container) -> Result<(), ContainerError> {
+        let_go_of_root(&container.root.join(&container.id), None);
         let mut command = self.command(&container.root);
         command.args(["delete", "--force", &container.id]);
         self.run(command, "delete", None)
@@ -150,23 +156,40 @@ impl Runtime {
         self.watched(command, "checkpoint", timeout, look)
     }
 
-    /// Has it restore a container. Returns the exit code, where it was waited for.
-    pub(super) fn restore(&self, start: &Start<'_>) -> Result<Option<i32>, ContainerError> {
+    /// Has it restore a container, in control groups of its own at `places`. Returns the exit code, where it was waited for.
+    pub(super) fn restore(
+        &self,
+        start: &Start<'_>,
+        places: &[PathBuf],
+    ) -> Result<Option<i32>, ContainerError> {
         let failed = |source: io::Error| ContainerError::Place { path: self.program.clone(), source };
         let mut command = Command::new(&self.program);
         command.args(restore_arguments(start));
+        let enclosure = Enclosure::around(&mut command, places);
+        let leave = || {
+            if let Some(enclosure) = enclosure {
+                enclosure.leave();
+            }
+        };
         if !start.detach {
             let child = command.spawn().map_err(failed)?;
             let code = super::restore::wait(child.id() as i32)?;
             // What failed before the container ran left no code of its own.
             return match code == 0 || started(start.work) {
-                true => Ok(Some(code)),
+                true => {
+                    leave();
+                    Ok(Some(code))
+                }
                 false => Err(self.failure("restore", "see above")),
             };
         }
         // A container that runs on has our output: nobody could wait for its end. So what the runtime says goes there.
         let status = command.stdin(Stdio::inherit()).status().map_err(failed)?;
-        if status.success() { Ok(None) } else { Err(self.failure("restore", "see above")) }
+        if !status.success() {
+            return Err(self.failure("restore", "see above"));
+        }
+        leave();
+        Ok(None)
     }
 
     fn failure(&self, action: &'static str, said: &str) -> ContainerError {

@@ -49,7 +49,10 @@ impl Sandbox {
     /// The bundle cannot be read, or something cannot be mounted.
     pub fn new(bundle: &Path, id: &str, volumes: Volumes, parent: &Path) -> Result<Sandbox, ContainerError> {
         let failed = ContainerError::place(parent);
-        staging::clean_up_after(parent, PREFIX, &let_go);
+        staging::clean_up_after(parent, PREFIX, &|place| {
+            let_go(place);
+            true
+        });
         let root = root_of_bundle(bundle)?;
         let path = bundle.join("config.json");
         let bytes = fs::read(&path).map_err(ContainerError::place(&path))?;

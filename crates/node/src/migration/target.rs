@@ -402,14 +402,17 @@ fn while_told(
 
 /// Removes what receptions that were killed have left: their directories, and containers that they were about to make.
 fn clean_up(room: &Path) {
-    staging::clean_up_after(room, gate::PREFIX, &undo);
+    staging::clean_up_after(room, gate::PREFIX, &|place| {
+        undo(place);
+        true
+    });
 }
 
 /// A container that may be half made.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "by")]
 enum HalfMade {
-    Runtime { program: PathBuf, flavor: Flavor, root: Option<PathBuf>, id: String },
+    Runtime { program: PathBuf, flavor: Flavor, root: Option<PathBuf>, id: String, bundle: PathBuf },
     Engine { engine: Adopter },
 }
 
@@ -429,9 +432,9 @@ fn undo(place: &Path) {
     }
     let making = std::fs::read(place.join(MAKING)).ok();
     match making.and_then(|bytes| serde_json::from_slice::<HalfMade>(&bytes).ok()) {
-        Some(HalfMade::Runtime { program, flavor, root, id }) => {
+        Some(HalfMade::Runtime { program, flavor, root, id, bundle }) => {
             if let Ok(runtime) = Runtime::find(flavor, Some(&program)) {
-                runtime.forget(root.as_deref(), &id);
+                runtime.forget(root.as_deref(), &id, Some(&bundle));
             }
         }
         Some(HalfMade::Engine { engine }) => {

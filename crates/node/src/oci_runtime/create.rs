@@ -24,6 +24,7 @@ use super::record::{self, Record, RecordPlace, Stage};
 use super::remains::{self, Remains};
 use super::{Call, carried, kept_log, networks, received, stored, wake};
 use crate::accelerator::Vendor;
+use crate::container::enclosure::{self, Enclosure};
 use crate::container::{ContainerError, Flavor};
 use crate::process_tree;
 use crate::staging::Staging;
@@ -88,8 +89,10 @@ pub(super) struct Making<'a> {
     pub(super) grant: &'a Grant,
     /// Control groups that it will be in.
     pub(super) own_groups: Vec<PathBuf>,
-    /// Those of them that are not there yet.
+    /// Those of them that are not there yet, and those that only the restore takes.
     pub(super) groups: Vec<PathBuf>,
+    /// The latter.
+    pub(super) enclosure: Vec<PathBuf>,
     /// The network it will be in: one that is joined, or none of its own making yet.
     pub(super) network: Network,
 }
@@ -127,7 +130,7 @@ pub(super) fn create(call: &Call<'_>, new: &New, run: bool) -> Result<Option<u8>
     let linux = config.linux.unwrap_or_default();
     let group = linux.cgroups_path.clone();
     let network = network(linux);
-    let (groups, own_groups) = (Vec::new(), Vec::new());
+    let (groups, own_groups, enclosure) = (Vec::new(), Vec::new(), Vec::new());
     let config = &bytes;
     let mut making = Making {
         call,
@@ -139,6 +142,7 @@ pub(super) fn create(call: &Call<'_>, new: &New, run: bool) -> Result<Option<u8>
         grant: &grant,
         own_groups,
         groups,
+        enclosure,
         network,
     };
     let place = call.record(&new.id);
@@ -146,7 +150,10 @@ pub(super) fn create(call: &Call<'_>, new: &New, run: bool) -> Result<Option<u8>
         return Ok(None);
     }
     making.own_groups = remains::groups(group.as_deref(), &new.id);
+    making.enclosure =
+        enclosure::places(call.real.flavor, remains::shows_own(&grant.mounts, &making.own_groups));
     making.groups = remains::groups_to_come(&making.own_groups);
+    making.groups.extend(making.enclosure.iter().cloned());
     if run && !new.detach {
         // What the runtime makes is to be waited for here.
         process::become_subreaper().map_err(RuntimeError::place(&path))?;
@@ -326,10 +333,7 @@ impl Making<'_> {
         let program = crate::criu_bundle::find(call.settings.criu.as_deref())?.program;
         let found = criu::provide(&directory.join("bin"), &program).map_err(&here)?;
         let configuration = directory.join("criu.conf");
-        let bound = match call.real.flavor {
-            Flavor::Runc => remains::bound(&self.grant.mounts, &self.own_groups),
-            Flavor::Crun => Vec::new(),
-        };
+        let bound = remains::bound(call.real.flavor, &self.grant.mounts, &self.own_groups);
         let told = criu::configuration(options, prepared, &bound, true);
         std::fs::write(&configuration, told).map_err(&here)?;
         let work = room.join("work");
@@ -352,8 +356,12 @@ impl Making<'_> {
         // Nobody would clean up behind a runtime that goes on without us, and we do behind one that is killed.
         process::ends_with_us(&mut command);
         process::become_subreaper().map_err(&here)?;
+        let enclosure = Enclosure::around(&mut command, &self.enclosure);
         let status = command.status().map_err(RuntimeError::place(&call.real.program))?;
         drop(annotated);
+        if let Some(enclosure) = enclosure.filter(|_| status.success()) {
+            enclosure.leave();
+        }
         if !status.success() {
             self.clean_up();
             let log = kept_log::keep(&call.settings.state, &self.new.id, &work.join(LOG));

@@ -89,7 +89,12 @@ pub fn configuration(
             lines.push(line);
         }
     }
-    let mut text = lines.join("\n") + "\n";
+    lines.join("\n") + "\n" + &bindings(bound)
+}
+
+/// Lines that have CRIU mount something else than the runtime says, by the names that images have for mounts from outside.
+pub(crate) fn bindings(bound: &[(PathBuf, PathBuf)]) -> String {
+    let mut text = String::new();
     // What stands in a configuration counts before what the runtime says. A path with spaces or quotes would be another there.
     let is_plain =
         |path: &str| !path.contains(|letter: char| letter.is_whitespace() || "\"'#\\]".contains(letter));
@@ -139,7 +144,7 @@ impl Drop for Annotated<'_> {
 }
 
 /// Writes a file as a whole.
-fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+pub(crate) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let partial = path.with_extension("torpor");
     std::fs::write(&partial, content)?;
     std::fs::set_permissions(&partial, std::fs::metadata(path)?.permissions())?;

@@ -3,18 +3,23 @@
 //! A runtime that is killed leaves CRIU, which gives up once it notices; a CRIU that is killed leaves half a container; and neither
 //! removes control groups that it made. What was not there before the restore began is ours to take away.
 
+mod mounts;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use super::fit::GrantedMount;
 use super::real::Real;
+use crate::container::Flavor;
 use crate::container::freezer::Freezer;
 use crate::process_tree;
 use crate::sys::process;
 
+pub(crate) use mounts::let_go_of_root;
+
 /// Where control groups are mounted.
-const MOUNT: &str = "/sys/fs/cgroup";
+pub(crate) const MOUNT: &str = "/sys/fs/cgroup";
 /// How often, and after what pause, it is tried to remove what is busy.
 const PATIENCE: u32 = 40;
 const PAUSE: Duration = Duration::from_millis(50);
@@ -28,7 +33,7 @@ pub(super) fn groups_to_come(groups: &[PathBuf]) -> Vec<PathBuf> {
 
 /// The control groups that a container will be in, one in each hierarchy. `path` is what its configuration says
 /// (opencontainers/runtime-spec, `config-linux.md`); relative ones begin wherever the runtime is, and are left alone.
-pub(super) fn groups(path: Option<&str>, id: &str) -> Vec<PathBuf> {
+pub(crate) fn groups(path: Option<&str>, id: &str) -> Vec<PathBuf> {
     let usual = format!("/{id}");
     let Some(group) = group_of(path.filter(|path| !path.is_empty()).unwrap_or(&usual)) else {
         return Vec::new();
@@ -64,20 +69,34 @@ const CONTROLLERS: [&str; 14] = [
     "systemd",
 ];
 
-/// What is to be mounted in a container where it has control groups of version 1, by the names that images have for it: its own groups. runc
-/// would bind those that it is in itself (runc, `libcontainer/criu_linux.go`).
-pub(super) fn bound(mounts: &[GrantedMount], groups: &[PathBuf]) -> Vec<(PathBuf, PathBuf)> {
+/// Those besides in which crun does, as in any that it is in itself.
+const FURTHER: [&str; 4] = ["misc", "dmem", "elogind", "openrc"];
+
+/// What is to be mounted in a container where it has control groups of version 1, by the names that images have for it: its own groups. Runtimes
+/// would bind those that they are in themselves (runc, `libcontainer/criu_linux.go`; crun, `src/libcrun/criu.c`).
+pub(crate) fn bound(flavor: Flavor, mounts: &[GrantedMount], groups: &[PathBuf]) -> Vec<(PathBuf, PathBuf)> {
     let mut bound = Vec::new();
     for mount in mounts.iter().filter(|mount| mount.kind == "cgroup") {
         for group in groups {
             let below = group.strip_prefix(MOUNT).ok().and_then(|below| below.components().next());
             let Some(hierarchy) = below.and_then(|first| first.as_os_str().to_str()) else { continue };
-            if hierarchy.split(',').all(|controller| CONTROLLERS.contains(&controller)) {
+            let is_made = match flavor {
+                Flavor::Runc => hierarchy.split(',').all(|controller| CONTROLLERS.contains(&controller)),
+                Flavor::Crun => hierarchy
+                    .split(',')
+                    .all(|controller| CONTROLLERS.iter().chain(&FURTHER).any(|known| controller == *known)),
+            };
+            if is_made {
                 bound.push((mount.destination.join(hierarchy), group.clone()));
             }
         }
     }
     bound
+}
+
+/// Whether a container that is restored sees no control groups of version 1, or those that are [`bound`].
+pub(crate) fn shows_own(mounts: &[GrantedMount], groups: &[PathBuf]) -> bool {
+    !groups.is_empty() || mounts.iter().all(|mount| mount.kind != "cgroup")
 }
 
 /// The group's path below the root of a hierarchy. systemd's form is `SLICE:PREFIX:NAME`.
@@ -171,16 +190,6 @@ impl Remains<'_> {
     }
 }
 
-/// Takes away the mount of a container's root that runtimes make for a restore, and leave where they are killed: runc in its state
-/// (`libcontainer/criu_linux.go`), crun in the bundle (`src/libcrun/criu.c`). Their `delete` would remove what is mounted.
-pub(super) fn let_go_of_root(state: &Path, bundle: Option<&Path>) {
-    for place in [Some(state), bundle].into_iter().flatten() {
-        let root = place.join("criu-root");
-        while rustix::mount::unmount(&root, rustix::mount::UnmountFlags::DETACH).is_ok() {}
-        let _ = std::fs::remove_dir(&root);
-    }
-}
-
 /// Ends what this process has started and not waited for; as a subreaper it has the children of those that ended, too.
 fn end_descendants() -> bool {
     let own = std::process::id() as i32;
@@ -200,8 +209,7 @@ fn kill_in(group: &Path, depth: u32) -> bool {
             any |= kill_in(&below, depth - 1);
         }
     }
-    let procs = std::fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
-    for pid in procs.lines().filter_map(|line| line.parse::<i32>().ok()).filter(|pid| *pid > 1) {
+    for pid in processes(group) {
         any |= process::kill(pid, libc::SIGKILL).is_ok();
     }
     if any {
@@ -209,6 +217,12 @@ fn kill_in(group: &Path, depth: u32) -> bool {
         let _ = Freezer::new(group).thaw();
     }
     any
+}
+
+/// The processes of a group, but for PID 1 and those that have no PID here.
+pub(crate) fn processes(group: &Path) -> Vec<i32> {
+    let procs = std::fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+    procs.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid > 1).collect()
 }
 
 /// Removes a group and those below it. Says whether it is gone.
@@ -246,13 +260,19 @@ mod tests {
         };
         let mounts = [mount("/proc", "proc"), mount("/sys/fs/cgroup", "cgroup")];
         let groups = ["cpu,cpuacct/pod/one", "systemd/pod/one", "misc/pod/one"];
-        let bound = bound(&mounts, &groups.map(|group| Path::new(MOUNT).join(group)));
+        let groups = groups.map(|group| Path::new(MOUNT).join(group));
+        let of_crun = bound(Flavor::Crun, &mounts, &groups);
+        let bound = bound(Flavor::Runc, &mounts, &groups);
         let expected = ["cpu,cpuacct", "systemd"].map(|name| {
             let point = Path::new("/sys/fs/cgroup").join(name);
             (point.clone(), point.join("pod/one"))
         });
         assert_eq!(bound, expected);
-        assert!(super::bound(&mounts, &[Path::new(MOUNT).join("kubepods/one")]).is_empty(), "of version 2");
+        assert_eq!((of_crun.len(), &of_crun[..2]), (3, &expected[..]), "crun makes them in all");
+        for flavor in [Flavor::Runc, Flavor::Crun] {
+            let unified = [Path::new(MOUNT).join("kubepods/one")];
+            assert!(super::bound(flavor, &mounts, &unified).is_empty(), "of version 2");
+        }
     }
 
     #[test]

@@ -441,6 +441,21 @@ pub(crate) fn ends_with_us(command: &mut std::process::Command) {
     }
 }
 
+/// Has the command's process enter control groups, by their `cgroup.procs`, before it begins; those that take it.
+pub(crate) fn starts_in(command: &mut std::process::Command, groups: Vec<std::fs::File>) {
+    use std::os::unix::process::CommandExt;
+    // SAFETY: between fork and exec there are system calls alone, on descriptors that the closure owns.
+    unsafe {
+        command.pre_exec(move || {
+            for group in &groups {
+                // 0 is who writes.
+                let _ = rustix::io::write(group, b"0");
+            }
+            Ok(())
+        });
+    }
+}
+
 /// Makes orphans of our descendants our children, as they are for PID 1.
 pub(crate) fn become_subreaper() -> io::Result<()> {
     // SAFETY: prctl with numbers only.

@@ -32,7 +32,10 @@ impl Room {
     /// # Errors
     /// It cannot be made.
     pub fn create(parent: &Path, runtime: Runtime) -> io::Result<Room> {
-        staging::clean_up_after(parent, PREFIX, &clear);
+        staging::clean_up_after(parent, PREFIX, &|place| {
+            clear(place);
+            true
+        });
         let staging = Staging::create(parent, &format!("{PREFIX}{}", std::process::id()))?;
         std::fs::write(staging.path().join(RUNTIME), runtime.program().as_os_str().as_encoded_bytes())?;
         Ok(Room { staging, runtime })

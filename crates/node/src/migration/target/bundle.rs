@@ -71,6 +71,7 @@ impl Maker for ByRuntime<'_> {
             flavor: runtime.flavor(),
             root: self.bundle.root.map(Path::to_owned),
             id: self.id.clone(),
+            bundle: directory.to_owned(),
         };
         half_made.note(sent.place)?;
         let before = files.iter().map(|files| files.before()).collect::<Result<Vec<_>, _>>()?;

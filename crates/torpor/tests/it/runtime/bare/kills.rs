@@ -13,7 +13,7 @@ sleep $3; pkill -KILL -f "$2"; wait $p 2> /dev/null; echo $?
 /// What is there of a container that is not there.
 fn left(node: &Node<'_>, id: &str, mounts: &str) -> Vec<String> {
     let script = format!(
-        "find /sys/fs/cgroup/ -path /sys/fs/cgroup/unified -prune -o -name {id} -type d -print; ls -d /run/runc/{id} /run/crun/{id}; \
+        "find /sys/fs/cgroup/ -path /sys/fs/cgroup/unified -prune -o -type d '(' -name {id} -o -name 'torpor-restore-*' ')' -print; ls -d /run/runc/{id} /run/crun/{id}; \
          find /run/torpor/runtime -mindepth 2 -maxdepth 2; find /var/tmp/torpor-runtime/room -mindepth 1 -maxdepth 1; \
          pgrep -af '^[^ ]*criu.* swrk|^criu: |^[^ ]*(runc|crun) .*restore '; true"
     );
@@ -23,6 +23,47 @@ fn left(node: &Node<'_>, id: &str, mounts: &str) -> Vec<String> {
         left.push("a mount".to_owned());
     }
     left
+}
+
+/// Kills the real runtime of a restore once that has started a process, and where `$2` says so all others.
+const KILL_EARLY: &str = r#"
+torpor-runtime --log /run/said create --bundle /run/b/$1 $1 > /dev/null 2>&1 & p=$!
+until [ -n "$child" ] || ! kill -0 $p; do
+    read real rest < /proc/$p/task/$p/children; [ -z "$real" ] || read child rest < /proc/$real/task/$real/children
+done 2> /dev/null
+[ "$2" = all ] && kill -KILL $p $real || kill -KILL $real; wait $p 2> /dev/null; echo $?
+"#;
+
+#[test]
+fn a_crun_that_is_killed_takes_nobody_with_it() {
+    let Some(cluster) = Cluster::new() else { return };
+    let node = cluster.host();
+    node.output(&["umount", "/sys/fs/cgroup/unified"]);
+    bundle(&node, "first", COUNTER, "{}");
+    runtime(&node, "crun", "run -d --bundle /run/b/first first");
+    counts_beyond(&node, "first", 3);
+    for (round, victim) in ["all", "crun", "all", "crun"].into_iter().enumerate() {
+        let (id, name) = (format!("next-{round}"), format!("killed/early/{round}"));
+        node.keep("first", &name, &["--leave-running"]);
+        bundle(&node, &id, FRESH, &format!(r#"{{"torpor.dev/restore": "{name}"}}"#));
+        let mounts = node.run(&["cat", "/proc/self/mountinfo"]);
+        let words = ["env", "TORPOR_RUNTIME=crun", "bash", "-c", KILL_EARLY, "bash", &id, victim];
+        let code = node.run(&words);
+        assert_ne!(code, "0", "{victim}: the kill comes too late");
+        if victim == "all" {
+            runtime(&node, "crun", "delete --force nobody");
+        }
+        assert_eq!(left(&node, &id, &mounts), Vec::<String>::new(), "{victim}");
+    }
+    assert_eq!(status(&node, "crun", "first"), "running");
+    runtime(&node, "crun", "create --bundle /run/b/next-3 next-3");
+    runtime(&node, "crun", "start next-3");
+    let shown = "cat /proc/$(crun list | awk '/^next/ { print $2 }')/{cgroup,mountinfo}";
+    let shown = node.run(&["bash", "-c", shown]);
+    assert!(!shown.contains("torpor-restore-"), "{shown}");
+    for id in ["first", "next-3"] {
+        runtime(&node, "crun", &format!("delete --force {id}"));
+    }
 }
 
 #[test]
