@@ -77,8 +77,8 @@ fn sweep(parent: &Path, prefix: &str, before: &dyn Fn(&Path) -> bool) -> Vec<Pat
     removed
 }
 
-/// Removes what [`sweep`] finds, and says so.
-pub(crate) fn clean_up(parent: &Path, prefix: &str) {
+/// Removes the directories in `parent` whose names begin with `prefix` and that nobody works in any more, and says so.
+pub fn clean_up(parent: &Path, prefix: &str) {
     clean_up_after(parent, prefix, &|_| true);
 }
 

@@ -6,6 +6,7 @@
 mod ability;
 mod calls;
 pub mod configuration;
+mod listing;
 mod message;
 mod pod;
 pub mod restore;
@@ -33,7 +34,7 @@ pub use message::MessageError;
 const CONTAINERD: &str = "/run/containerd/containerd.sock";
 const CRIO: &str = "/run/crio/crio.sock";
 /// More than this is no answer to what is asked here, in bytes.
-const LARGEST: usize = 1 << 20;
+const LARGEST: usize = 16 << 20;
 /// How long a runtime may take to connect and to begin to speak.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long after the end of its time a runtime may take to say so.

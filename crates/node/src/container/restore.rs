@@ -29,6 +29,9 @@ use seclusion::{Seclusion, Traces};
 /// The name that CRIU and the runtimes give to the log of a restore.
 pub(crate) const LOG: &str = "restore.log";
 
+/// What the names of directories for such logs begin with.
+const PREFIX: &str = "bundle-";
+
 /// What was asked for about a container that is to be.
 #[derive(Debug, Clone)]
 pub struct Wanted<'a> {
@@ -65,8 +68,8 @@ pub fn container(runtime: &Runtime, wanted: &Wanted<'_>) -> Result<Option<i32>, 
     // A runtime's own `restore` tells CRIU nothing of plugins.
     accelerator::images_fit(wanted.images, None)?;
     has_parents(wanted.images)?;
-    staging::clean_up_after(wanted.staging, "restore-", &Traces::take_away);
-    let name = format!("restore-{}", wanted.id);
+    staging::clean_up_after(wanted.staging, PREFIX, &Traces::take_away);
+    let name = format!("{PREFIX}{}", wanted.id);
     let work = Staging::create(wanted.staging, &name).map_err(ContainerError::place(wanted.staging))?;
     let start = Start {
         id: wanted.id,

@@ -81,6 +81,9 @@ pub(crate) struct Args {
 
 /// Restores it.
 pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
+    let surroundings = Surroundings::read()?;
+    let staging = surroundings.runtime_dir.join("torpor");
+    container::cri::restore::clean_up(&staging);
     if args.into.is_given() {
         return into::run(args);
     }
@@ -88,8 +91,6 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
         return sandbox::run(args);
     }
     let images = std::path::absolute(&args.source)?;
-    let surroundings = Surroundings::read()?;
-    let staging = surroundings.runtime_dir.join("torpor");
     let repository;
     let signs = store::signs(&args.store.store);
     let from = match args.reference()? {

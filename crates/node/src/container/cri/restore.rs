@@ -3,6 +3,7 @@
 //! containerd `internal/cri/server/container_create.go` and CRI-O `server/container_create.go` take an image that is a path of a file for such
 //! an archive. What is made here is taken away again where a later step fails.
 
+mod attempt;
 mod error;
 
 use std::fs::DirBuilder;
@@ -13,8 +14,11 @@ use serde_json::{Value, json};
 
 use super::ability::Restorer;
 use super::configuration::{self, Origin, member};
+use super::listing::PodIdentity;
 use super::{Cri, Login, message};
+use attempt::{Attempt, Place};
 
+pub use attempt::clean_up;
 pub use error::CriRestoreError;
 
 /// Who restores, where a runtime does.
@@ -56,6 +60,7 @@ pub struct Preparation {
     /// A sandbox that is there.
     pod: Option<String>,
     handler: String,
+    identity: PodIdentity,
     pod_config: Vec<u8>,
     logs: Option<String>,
     container: Value,
@@ -107,6 +112,7 @@ impl Wanted {
             pod: self.pod.clone(),
             handler: self.handler.clone(),
             logs: member(&pod_config, "log_directory").and_then(Value::as_str).map(str::to_owned),
+            identity: identity(&pod_config),
             pod_config: message::encode(message::POD, &pod_config).map_err(of_pod)?,
             container,
         })
@@ -123,15 +129,17 @@ impl Preparation {
         pulled.map_err(CriRestoreError::because("pull the container's image"))
     }
 
-    /// Has the runtime restore the archive, and lets the container run.
+    /// Has the runtime restore the archive, and lets the container run. What there may be of it until then is recorded below `records`, where
+    /// [`clean_up`] finds it.
     ///
     /// # Errors
     /// The runtime refuses; nothing of the container or of a sandbox that was made for it stays then.
-    pub fn restore(&self, cri: &Cri, archive: &Path) -> Result<Restored, CriRestoreError> {
+    pub fn restore(&self, cri: &Cri, archive: &Path, records: &Path) -> Result<Restored, CriRestoreError> {
         let mut container = self.container.clone();
         container["image"] = json!({"image": archive.display().to_string()});
         let of_container = |source| CriRestoreError::Configuration { of: "container", source };
         let container = message::encode(message::CONTAINER, &container).map_err(of_container)?;
+        let _recorded = self.attempt().record(cri, records)?;
         let mut made = Made { cri, pod: None, container: None };
         let pod = match &self.pod {
             Some(pod) => pod.clone(),
@@ -155,6 +163,28 @@ impl Preparation {
         made.keep();
         Ok(Restored { container: id, pod })
     }
+
+    fn attempt(&self) -> Attempt {
+        let pod = match &self.pod {
+            Some(id) => Place::Given(id.clone()),
+            None => Place::Made(self.identity.clone()),
+        };
+        let metadata = member(&self.container, "metadata");
+        Attempt { pod, container: text(metadata, "name") }
+    }
+}
+
+/// Who a pod of this configuration is.
+fn identity(config: &Value) -> PodIdentity {
+    let metadata = member(config, "metadata");
+    let said = |name: &str| text(metadata, name);
+    PodIdentity { name: said("name"), uid: said("uid"), namespace: said("namespace") }
+}
+
+/// A text of a document; empty where there is none.
+fn text(document: Option<&Value>, name: &str) -> String {
+    let found = document.and_then(|document| member(document, name)).and_then(Value::as_str);
+    found.unwrap_or_default().to_owned()
 }
 
 /// What goes again unless all went well.
@@ -227,7 +257,14 @@ mod tests {
         let pod_config = json!({"metadata": {"name": "p"}, "log_directory": directory.path().join("logs")});
         let wanted = Wanted { pod_config: Some(pod_config), handler: "runc".into(), ..Wanted::default() };
         let preparation = wanted.prepare(&cri, Restorer::CriO, &origin()).unwrap();
-        let restored = preparation.restore(&cri, Path::new("/c/web.tar"));
+        let restored = preparation.restore(&cri, Path::new("/c/web.tar"), directory.path());
+        assert_eq!(
+            std::fs::read_dir(directory.path())
+                .unwrap()
+                .filter(|entry| { entry.as_ref().unwrap().file_name().to_str().unwrap().starts_with("cri-") })
+                .count(),
+            0
+        );
         (restored, directory)
     }
 
@@ -248,6 +285,7 @@ mod tests {
                     assert_eq!(request, id("one"));
                     Vec::new()
                 }
+                "ListPodSandbox" => Vec::new(),
                 other => panic!("{other} is called"),
             };
             (Some(answer), status("0", ""))
@@ -294,7 +332,7 @@ mod tests {
             "the runtime does not restore the container: criu failed: path= /run/restore.log"
         );
         let ended = ["StartContainer", "RemoveContainer", "StopPodSandbox", "RemovePodSandbox"];
-        assert_eq!(CALLS.lock().unwrap()[2..], ended);
+        assert_eq!(CALLS.lock().unwrap()[3..], ended);
     }
 
     #[test]

@@ -17,6 +17,7 @@ use torpor_node::config::Surroundings;
 use torpor_node::container::archive::Placement;
 use torpor_node::container::carry::Carry;
 use torpor_node::container::checkpoint::{Done, Job};
+use torpor_node::container::cri::restore;
 use torpor_node::container::generation::{Destination, Stored};
 use torpor_node::container::route::Runtime;
 use torpor_node::container::{Container, ContainerError, Engine, Query, Roots, Together};
@@ -140,6 +141,7 @@ pub(super) fn run(query: &Query, args: &super::Args) -> anyhow::Result<Exit> {
         },
         surroundings: Surroundings::read()?,
     };
+    restore::clean_up(&work.surroundings.runtime_dir.join("torpor"));
     match (query, containers.as_slice()) {
         (Query::Pod { namespace, pod, container: None }, several @ [_, _, ..]) => {
             let made = Pod { pod: format!("{namespace}/{pod}"), containers: work.pod(several)? };

@@ -18,7 +18,7 @@ use torpor_node::container::cri::configuration::{self, Origin};
 use torpor_node::container::cri::restore::{self, CriRestoreError, Preparation, Restored, Wanted};
 use torpor_node::container::cri::{Cri, Login, Restorer};
 use torpor_node::container::stored;
-use torpor_node::staging::Staging;
+use torpor_node::staging::{self, Staging};
 use torpor_store::name::Reference;
 
 use crate::cli::failure::{self, Failure};
@@ -64,6 +64,8 @@ struct Restore<'a> {
     args: &'a super::Args,
     cri: Cri,
     restorer: Restorer,
+    /// Where restores are recorded while they last.
+    records: PathBuf,
 }
 
 /// Restores it, and tells the container's ID. It runs by itself.
@@ -76,7 +78,8 @@ pub(super) fn run(args: &super::Args) -> anyhow::Result<Exit> {
     }
     let cri = Cri::find(flags.cri_socket.as_deref(), None).map_err(CriRestoreError::Cri)?;
     let restorer = restore::restorer(&cri)?;
-    let restore = Restore { args, cri, restorer };
+    let records = Surroundings::read()?.runtime_dir.join("torpor");
+    let restore = Restore { args, cri, restorer, records };
     let text = args.source.to_string_lossy();
     let restored = match restore.reference(&text)? {
         Some(reference) => restore.stored(&reference)?,
@@ -107,7 +110,8 @@ impl Restore<'_> {
 
     /// An archive, a directory, an image, or one in a registry.
     fn place(&self, text: &str) -> anyhow::Result<Restored> {
-        let room = Staging::create(&self.args.room, &format!("restore-cri-{}", std::process::id()))
+        staging::clean_up(&self.args.room, ROOM);
+        let room = Staging::create(&self.args.room, &format!("{ROOM}{}", std::process::id()))
             .with_context(|| format!("cannot write below {}", self.args.room.display()))?;
         let fetched;
         let mut source = text;
@@ -127,7 +131,7 @@ impl Restore<'_> {
             false => written(&plan, &checkpoint, room.path())?,
         };
         self.pull(&preparation, plan.description())?;
-        Ok(preparation.restore(&self.cri, &archive)?)
+        Ok(preparation.restore(&self.cri, &archive, &self.records)?)
     }
 
     /// A generation of a store, by the rules of its lineage.
@@ -159,7 +163,7 @@ impl Restore<'_> {
         };
         let restored = std::cell::OnceCell::new();
         let make = |directory: &Path| {
-            let done = preparation.restore(&self.cri, &directory.join(ARCHIVE))?;
+            let done = preparation.restore(&self.cri, &directory.join(ARCHIVE), &self.records)?;
             let _ = restored.set(done);
             Ok(None)
         };
@@ -266,6 +270,8 @@ impl Restore<'_> {
     }
 }
 
+/// What the names of directories begin with in which a checkpoint is laid out.
+const ROOM: &str = "restore-cri-";
 /// The name of an archive that is written for the runtime.
 const ARCHIVE: &str = "checkpoint.tar";
 

@@ -11,6 +11,13 @@ const IMAGE: &str = "localhost:5000/worker:1";
 /// Where `torpor restore --into cri` puts what it lays out.
 const ROOM: [&str; 4] = ["--into", "cri", "--room", "/var/tmp/room"];
 
+/// Kills the command once the runtime knows `$1` containers, sandboxes among them.
+const KILL: &str = r#"
+most=$1; shift; "$@" > /dev/null 2>&1 & p=$!
+while kill -0 $p 2> /dev/null && [ "$(ctr -n k8s.io containers ls -q | wc -l)" -lt $most ]; do :; done
+kill -KILL $p; wait $p; echo $?
+"#;
+
 /// Writes a document that the node sees. Returns its path.
 fn file(node: &Node<'_>, path: &str, document: &serde_json::Value) -> String {
     std::fs::write(node.path(path), document.to_string()).unwrap();
@@ -73,6 +80,33 @@ fn containerd_restores_from_a_store_its_own_archive_and_a_registry_in_a_pod_made
     goes_on(&node, &third, "/var/log/pods/shop_other_u2/third_0.log", reached, begun);
     node.pod(&["stop", &again]);
     assert!(node.pod(&["status", &again]).starts_with("exited 7"));
+
+    // Killed once there is a sandbox, and once there is a container in it, or in one that is given.
+    let known = || node.run(&["ctr", "-n", "k8s.io", "containers", "ls", "-q"]).lines().count();
+    let torpor = cluster.path("torpor").display().to_string();
+    for (round, more) in [1, 2, 1].into_iter().enumerate() {
+        let uid = format!("u{}", 3 + round);
+        let pod_config = json!({"metadata": {"name": "killed", "namespace": "shop", "uid": uid},
+            "log_directory": "/var/log/pods/killed", "linux": {"cgroup_parent": format!("/{}", node.group())}});
+        let pod_config = file(&node, "/var/tmp/pod.json", &pod_config);
+        let place = if round < 2 { ["--pod-config", &pod_config] } else { ["--pod", &other] };
+        let before = known();
+        let most = (before + more).to_string();
+        let restore = [&["restore", archive, "--image", IMAGE, "--id", "killed"][..], &place, &ROOM].concat();
+        let words = [&["bash", "-c", KILL, "bash", &most, &torpor][..], &restore].concat();
+        assert_eq!(node.run(&words), "137", "{place:?}: the kill comes too late");
+        let next = node.output(&[&torpor, "restore", "/var/tmp/none", "--into", "cri"]);
+        let said = String::from_utf8_lossy(&next.stderr);
+        if said.contains("cut off once it was done") {
+            // containerd did not notice.
+            assert!(known() > before, "{place:?}: {said}");
+        } else {
+            assert!(said.contains("is removed"), "{place:?}: {said}");
+            assert_eq!(known(), before, "{place:?}: {said}");
+        }
+    }
+    let last = [&["restore", archive, "--image", IMAGE, "--pod", &other, "--id", "last"][..], &ROOM].concat();
+    node.torpor(&last);
     let left = node.run(&["sh", "-c", "find /var/tmp/room -mindepth 1; rm /var/tmp/pod.json"]);
     assert_eq!(left, "");
 }

@@ -61,6 +61,15 @@ pub enum CriRestoreError {
         #[source]
         source: io::Error,
     },
+    /// It cannot be recorded, so nobody could clean up after a kill.
+    #[error("cannot record the restore in {}", path.display())]
+    Record {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// The runtime refuses.
     #[error("the runtime does not {action}: {said}")]
     Refused {
@@ -116,6 +125,7 @@ impl CriRestoreError {
                 "make them, or say with --container-config where they come from"
             }
             CriRestoreError::Logs { .. } => "name another `log_directory` in the file of --pod-config",
+            CriRestoreError::Record { .. } => "see that root can write there",
             CriRestoreError::Refused { said, .. } => remedy_of(said),
             CriRestoreError::Expired { .. } => "see the runtime's log on the node",
             CriRestoreError::Cri(error) => error.remedy(),
