@@ -52,10 +52,7 @@ pub struct Processes<'a> {
 /// # Errors
 /// The images are not whole or a container's, devices that were used are not here as they were, or CRIU fails. Nothing is left of them then.
 pub fn restore(wanted: &Processes<'_>) -> Result<Option<i32>, ContainerError> {
-    whole(wanted.images)?;
-    if wanted.images.join(DESCRIPTORS).exists() {
-        return Err(ContainerError::NeedsBundle { checkpoint: wanted.images.display().to_string() });
-    }
+    are_of_processes(wanted.images)?;
     staging::clean_up(wanted.staging, "restore-");
     let name = format!("restore-{}", std::process::id());
     let work = Staging::create(wanted.staging, &name).map_err(ContainerError::place(wanted.staging))?;
@@ -103,6 +100,15 @@ pub fn restore(wanted: &Processes<'_>) -> Result<Option<i32>, ContainerError> {
         std::fs::write(path, root.to_string()).map_err(ContainerError::place(path))?;
     }
     if wanted.detach { Ok(None) } else { wait(root).map(Some) }
+}
+
+/// Refuses what is no directory of images, or one of a container's.
+pub(super) fn are_of_processes(images: &Path) -> Result<(), ContainerError> {
+    whole(images)?;
+    match images.join(DESCRIPTORS).exists() {
+        true => Err(ContainerError::NeedsBundle { checkpoint: images.display().to_string() }),
+        false => Ok(()),
+    }
 }
 
 /// The images as links in a directory of ours, with another parent where one is given: what belongs to others is not changed.

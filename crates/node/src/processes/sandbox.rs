@@ -16,7 +16,6 @@ use torpor_criu::program::Program;
 use crate::accelerator;
 use crate::budget::Memory;
 use crate::container::ContainerError;
-use crate::container::restore::whole;
 use crate::container::sandbox::Volumes;
 use crate::mounts::{Mount, Mounts};
 use crate::process_tree;
@@ -36,7 +35,7 @@ use message::{Order, Reply, Restore, hear, say};
 use plan::{Cover, Point, SandboxMounts};
 pub use stored::from_manifest;
 
-use super::restore::{has_parents, seen};
+use super::restore::{are_of_processes, has_parents, seen};
 use super::streams;
 
 /// What directories are called in which a sandbox is made.
@@ -89,7 +88,7 @@ impl Sandbox {
         // The first process is elsewhere.
         let absolute = |path: &Path| std::path::absolute(path).map_err(ContainerError::place(path));
         let (images, staging) = (absolute(look.images)?, absolute(look.staging)?);
-        whole(&images)?;
+        are_of_processes(&images)?;
         accelerator::images_fit(&images, None)?;
         staging::clean_up(&staging, LOOK);
         let name = format!("{LOOK}{}", std::process::id());

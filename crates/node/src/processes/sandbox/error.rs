@@ -1,18 +1,11 @@
 //! Why plain processes cannot be looked at.
 
 use std::io;
-use std::path::PathBuf;
 
 /// Why plain processes cannot be restored into a sandbox. Nothing of it is left then.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SandboxError {
-    /// The images are a container's.
-    #[error("{} holds a container", images.display())]
-    Container {
-        /// The images.
-        images: PathBuf,
-    },
     /// There are no namespaces for it.
     #[error("the sandbox cannot have namespaces of its own")]
     Namespaces(#[source] io::Error),
@@ -56,7 +49,6 @@ impl SandboxError {
     #[must_use]
     pub fn remedy(&self) -> &'static str {
         match self {
-            Self::Container { .. } => "name the container's bundle with --bundle",
             Self::Namespaces(_) | Self::Files(_) => {
                 "run torpor as root with all capabilities, outside of any container"
             }

@@ -9,10 +9,8 @@ use rustix::fs::FileType;
 use torpor_criu::image::edit::{self, EditError, Socket};
 use torpor_criu::image::file::{File, RegularFile};
 
-use super::SandboxError;
 use super::message::Grown;
 use crate::container::ContainerError;
-use crate::container::dump::DESCRIPTORS;
 use crate::oci_runtime::images::entries;
 
 /// Capabilities that processes keep, by their numbers (`include/uapi/linux/capability.h`): those that Docker gives a container, without
@@ -42,8 +40,8 @@ pub(super) struct Told {
 pub(super) fn confine(images: &Path) -> Result<Told, ContainerError> {
     let threads = threads(images)?;
     // The first process of a PID namespace: its mounts are not the machine's either.
-    if images.join(DESCRIPTORS).exists() || threads.contains(&1) {
-        return Err(SandboxError::Container { images: images.to_owned() }.into());
+    if threads.contains(&1) {
+        return Err(ContainerError::NeedsBundle { checkpoint: "the checkpoint".to_owned() });
     }
     let allowed = ALLOWED.iter().fold(0, |set, number| set | 1 << number);
     for thread in &threads {

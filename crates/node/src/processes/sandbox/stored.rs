@@ -37,8 +37,8 @@ pub fn from_manifest(
             (facts.volumes, Vec::new())
         }
         None if container::generation::Facts::parse(&description.facts)?.is_some() => {
-            let generation = format!("{}@{}", description.name, description.generation);
-            return Err(ContainerError::NeedsBundle { generation });
+            let checkpoint = format!("{}@{}", description.name, description.generation);
+            return Err(ContainerError::NeedsBundle { checkpoint });
         }
         None => {
             let facts = Facts::parse(&description.facts)?;
