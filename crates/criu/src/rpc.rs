@@ -289,6 +289,13 @@ impl Version {
     pub fn numbers(&self) -> (i32, i32, i32) {
         (self.major, self.minor, self.sublevel())
     }
+
+    /// CRIU's way to write a version as one number: 40201 is 4.2.1.
+    #[must_use]
+    pub fn number(&self) -> u32 {
+        let (major, minor, sublevel) = self.numbers();
+        (major * 10_000 + minor * 100 + sublevel).unsigned_abs()
+    }
 }
 
 impl std::fmt::Display for Version {

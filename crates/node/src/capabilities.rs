@@ -97,6 +97,17 @@ impl Capabilities {
     }
 }
 
+/// What CRIU is given that this thread has; see [`Capabilities::raised_for_criu`].
+pub(crate) fn raised_for_criu() -> rustix::thread::CapabilitySet {
+    Capabilities::effective().raised_for_criu(rustix::process::geteuid().is_root())
+}
+
+/// Whether CRIU works without what root usually has; see [`Capabilities::needs_unprivileged_criu`].
+#[must_use]
+pub fn unprivileged() -> bool {
+    Capabilities::effective().needs_unprivileged_criu(rustix::process::geteuid().is_root())
+}
+
 impl fmt::Display for Capabilities {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<&str> = CAPABILITIES

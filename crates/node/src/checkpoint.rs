@@ -8,56 +8,44 @@
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{OnceLock, mpsc};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use torpor_criu::options::{AfterDump, Common, DumpOptions, ExpertOption, PageTarget};
-use torpor_criu::page_server::PageServer;
+use torpor_criu::options::{AfterDump, Common, DumpOptions, ExpertOption};
 use torpor_criu::program::Program;
-use torpor_criu::session::{DefaultConfig, Event, Process as CriuProcess, Verdict};
+use torpor_criu::session::DefaultConfig;
 use torpor_store::lineage::Epoch;
 use torpor_store::manifest::GenerationKind;
 use torpor_store::{Draft, DraftSettings, Manifest, Repository};
 
-use crate::capabilities::Capabilities;
 use crate::config::HugePages;
 use crate::facts::Facts;
 use crate::files;
 use crate::files::baseline::Baseline;
 use crate::files::inotify::Aside;
-use crate::guard::Watch;
+use crate::freeze::{
+    Engine, Fate, Freeze, Frozen, GHOST_LIMIT, Held, LOG, MemoryIntoDraft, Owner, Standstill, Tree,
+    take_images,
+};
 use crate::open_files::OpenFiles;
+use crate::order::Order;
 use crate::phase::{Phase, Phases};
 use crate::staging::Staging;
 use crate::stored_files::IntoDraft;
 use crate::streams::Stream;
 use crate::streams::input::Input;
 use crate::triggers::Kind;
-use crate::{budget, huge_pages, precopy, process_tree, volumes};
+use crate::{budget, capabilities, huge_pages, precopy, process_tree, volumes};
 
 mod check;
 mod commit;
-mod engine;
 mod error;
-mod in_place;
 mod input;
-mod order;
-pub(crate) mod pages;
 
 pub use check::{Ability, Obstacle, Sockets};
 pub(crate) use commit::finish_in_time;
 pub use error::CheckpointError;
-pub use order::{Expired, Order};
 
 use commit::{describe, publish};
-use engine::{Engine, PAGES};
-use pages::PagesIntoDraft;
-
-/// CRIU's name for its log of a dump.
-const LOG: &str = "dump.log";
-/// Deleted files up to this size survive, in bytes: CRIU copies them into an image.
-const GHOST_LIMIT: u32 = 1 << 30;
 
 /// A program that can be checkpointed, and all that is known of it.
 #[expect(missing_debug_implementations, reason = "holds a closure")]
@@ -132,21 +120,17 @@ pub fn checkpoint(
     }
     let staging =
         Staging::create(subject.staging, "images").map_err(CheckpointError::staging(subject.staging))?;
-    // Helpers are started before the draft takes its memory: a fork afterwards would leave all of it write-protected,
-    // and every page would fault once more under the freeze.
-    let mut engine = Engine::start(subject)?;
+    let mut engine = Engine::start(subject.criu, subject.default_config.clone())?;
     let budget = budget::decide(subject.memory_budget, budget::Memory::read());
-    if !works_while_frozen(order) {
-        engine.leave_memory(subject.root, budget);
-    }
+    engine.leave_memory(subject.root, order, budget);
     let mut draft = begin_draft(subject, order, &ability, &engine, budget)?;
-    let mut capture = files::capture::Capture::new(subject.baseline, subject.selection);
-    let copied = capture.first_pass(&ability.open, &mut IntoDraft::new(&mut draft, order))?;
+    let mut files = files::capture::Capture::new(subject.baseline, subject.selection);
+    let copied = files.first_pass(&ability.open, &mut IntoDraft::new(&mut draft, order))?;
     tracing::debug!(%copied, "first pass over the files");
-    if !capture.unreadable().is_empty() {
-        tracing::warn!(paths = ?capture.unreadable(), "changes in these directories cannot be read and are not kept");
+    if !files.unreadable().is_empty() {
+        tracing::warn!(paths = ?files.unreadable(), "changes in these directories cannot be read and are not kept");
     }
-    if !works_while_frozen(order) {
+    if order.runs_on() {
         if subject.huge_pages == HugePages::Gather {
             huge_pages::gather(subject.root, order);
         }
@@ -156,58 +140,45 @@ pub fn checkpoint(
     order.check()?;
 
     for path in subject.inotify_incompatible {
-        capture.hold(path.clone());
+        files.hold(path.clone());
     }
     let aside = Aside::take(subject.inotify_incompatible, &inotify_journal(subject.staging))?;
-    let result = freeze(subject, order, &ability, engine, draft, &mut capture, &staging, &mut phases);
-    let ended = matches!(&result, Ok(frozen) if frozen.ended);
+    let frozen = freeze(subject, order, &ability, engine, draft, &mut files, &staging, &mut phases);
     aside.put_back()?;
-    let frozen = result.map_err(|error| error.with_log(&staging.path().join(LOG)))?;
-    let manifest = match frozen.outcome {
-        Outcome::Published(manifest) => *manifest,
-        Outcome::Copied { mut draft, facts } => {
+    let (Frozen { taken: captured, ended, duration }, number) = frozen.map_err(|error| match error {
+        CheckpointError::Freeze(error) => CheckpointError::Freeze(error.with_log(&staging.path().join(LOG))),
+        error => error,
+    })?;
+    let manifest = match captured {
+        Captured::Published(manifest) => *manifest,
+        Captured::Copied { mut draft, facts } => {
             phases.enter(Phase::Commit);
             draft.resume();
-            let description = describe(subject, order.generation_kind(), &facts, frozen.number, &phases)?;
+            let description = describe(subject, order.generation_kind(), &facts, number, &phases)?;
             publish(subject, draft.finish(description)?)?
         }
     };
-    Ok(Committed { manifest, ended, phases, frozen: frozen.duration })
+    Ok(Committed { manifest, ended, phases, frozen: duration })
 }
 
-/// What the time in which the program was frozen has brought.
-struct Frozen {
-    outcome: Outcome,
-    ended: bool,
-    duration: Duration,
-    number: u64,
-}
-
-enum Outcome {
-    /// A suspend is committed.
-    Published(Box<Manifest>),
-    /// Everything is copied; the program runs on, and the commit follows.
-    Copied { draft: Box<Draft>, facts: Box<Facts> },
-}
-
-/// The part for which the program stands still.
+/// The part for which the program stands still. Returns what it has brought, and the generation's number.
 #[expect(clippy::too_many_arguments, reason = "the state of one freeze, used here alone")]
-fn freeze(
-    subject: &Subject<'_>,
-    order: &Order,
+fn freeze<'a>(
+    subject: &'a Subject<'a>,
+    order: &'a Order,
     ability: &Ability,
     engine: Engine,
     draft: Draft,
-    capture: &mut files::capture::Capture<'_>,
-    staging: &Staging,
+    files: &'a mut files::capture::Capture<'a>,
+    staging: &'a Staging,
     phases: &mut Phases,
-) -> Result<Frozen, CheckpointError> {
+) -> Result<(Frozen<Captured>, u64), CheckpointError> {
     let number = subject.epoch.next_generation()?;
-    let options = dump_options(subject, order, ability, staging.path(), engine.in_place);
-    let Engine { mut guard, session, version, pages: ours, in_place } = engine;
+    let mut options = dump_options(subject, order, ability, staging.path());
+    engine.lead_memory(&mut options);
     let facts = Facts {
         criu: crate::facts::Criu {
-            version,
+            version: engine.version(),
             options: options.record(),
             own_configuration: subject.default_config != DefaultConfig::Ignore,
         },
@@ -216,165 +187,81 @@ fn freeze(
         addresses: crate::addresses::of_machine(),
         ..subject.facts.clone()
     };
-    let number_of_criu = session.pid().as_raw_nonzero().get();
-    let watch = Watch::Dump { criu: number_of_criu, root: subject.root };
-    if let Err(error) = guard.watch(watch) {
-        tracing::warn!(%error, "the guard is gone; the checkpoint goes on without");
-    }
-
-    let criu = session.process();
-    let hang_up = ours.try_clone().map_err(CheckpointError::PageSocket)?;
-    let (hand_back, handed_back) = mpsc::channel();
-    let stopped = OnceLock::new();
-    let all_noted = AtomicBool::new(false);
-    let result = std::thread::scope(|scope| {
-        let (all_noted, still, images, root) = (&all_noted, &stopped, staging.path(), subject.root);
-        if in_place {
-            // CRIU is not to wait for anybody who wants pages.
-            let _ = rustix::net::shutdown(&ours, rustix::net::Shutdown::Write);
-            let reader = std::thread::Builder::new().name("memory".into());
-            let reading = reader.spawn_scoped(scope, move || {
-                let mut draft = draft;
-                match in_place::try_early(root, number_of_criu, images, all_noted, &mut draft) {
-                    Ok(since) => drop(since.map(|since| still.set(since))),
-                    Err(error) => tracing::debug!(%error, "no memory is read early"),
-                }
-                let _ = hand_back.send(draft);
-            });
-            reading.map_err(CheckpointError::PageSocket)?;
-        } else {
-            let server = std::thread::Builder::new().name("page-server".into());
-            let served = server.spawn_scoped(scope, move || {
-                let mut sink = PagesIntoDraft::new(draft, order, still);
-                let served = PageServer::new(&ours).serve(&mut sink);
-                drop(ours);
-                let _ = hand_back.send(sink.into_draft());
-                served
-            });
-            served.map_err(CheckpointError::PageSocket)?;
-        }
-
-        let mut since = Instant::now();
-        let mut frozen = None;
-        let mut refusal = None;
-        let dumped = session.dump(&options, &mut |notification| match notification.event {
-            Event::PreDump => {
-                phases.enter(Phase::Freeze);
-                since = Instant::now();
-                Verdict::Proceed
-            }
-            Event::PostDump => {
-                all_noted.store(true, Ordering::Relaxed);
-                let draft = handed_back.recv().map_err(|_| CheckpointError::NoPostDump);
-                phases.entered(Phase::Capture, stopped.get().copied().unwrap_or_else(Instant::now));
-                let result = draft.and_then(|mut draft| {
-                    if in_place {
-                        in_place::take(staging.path(), subject.root, order, &mut draft)?;
-                    }
-                    take_over(subject, order, capture, staging, phases, draft, &facts, number, &criu)
-                });
-                match result {
-                    Ok((outcome, ended)) => {
-                        frozen = Some((outcome, ended));
-                        phases.enter(if ended { Phase::End } else { Phase::Thaw });
-                        Verdict::Proceed
-                    }
-                    Err(error) => {
-                        refusal = Some(error);
-                        Verdict::Refuse
-                    }
-                }
-            }
-            _ => Verdict::Proceed,
-        });
-        let duration = since.elapsed();
-        all_noted.store(true, Ordering::Relaxed);
-        if frozen.is_none() || dumped.is_err() && !matches!(frozen, Some((_, true))) {
-            // CRIU lets the tree go on by itself; where it was killed, it leaves some of what it did to the tree undone.
-            // Its children may live on for a while, and have the page server's socket: nothing waits for them.
-            crate::guard::release(subject.root);
-            let _ = rustix::net::shutdown(&hang_up, rustix::net::Shutdown::Both);
-        }
-        match (dumped, frozen, refusal) {
-            (_, _, Some(error)) => Err(error),
-            // The tree was killed by us once the commit was made, so what CRIU says about its end means nothing.
-            (_, Some((outcome, true)), None) => Ok((outcome, true, duration)),
-            (Ok(_), Some((outcome, false)), None) => Ok((outcome, false, duration)),
-            (Err(error), _, None) => Err(error.into()),
-            (Ok(_), None, None) => Err(CheckpointError::NoPostDump),
-        }
-    });
-    guard.dismiss();
-    let (outcome, ended, duration) = result?;
-    Ok(Frozen { outcome, ended, duration, number })
+    let mut capture = Capture { subject, order, files, images: staging.path(), facts, number };
+    let standstill = Standstill::alone();
+    let memory = MemoryIntoDraft::new(draft, &engine, order, &standstill);
+    let freeze = Freeze {
+        tree: Tree { root: subject.root, owner: Owner::Torpor },
+        order,
+        options: &options,
+        standstill: &standstill,
+        phases,
+    };
+    let frozen = freeze.run(engine, memory, |memory, phases, held| capture.take(memory, phases, held))?;
+    Ok((frozen, number))
 }
 
-/// Everything is dumped and the program stands still: takes over what CRIU wrote, and commits a suspend.
-#[expect(clippy::too_many_arguments, reason = "the state of one freeze, used here alone")]
-fn take_over(
-    subject: &Subject<'_>,
-    order: &Order,
-    capture: &mut files::capture::Capture<'_>,
-    staging: &Staging,
-    phases: &mut Phases,
-    mut draft: Draft,
-    facts: &Facts,
+/// What the standstill has brought.
+enum Captured {
+    /// A suspend is committed.
+    Published(Box<Manifest>),
+    /// Everything is copied; the program runs on, and the commit follows.
+    Copied { draft: Box<Draft>, facts: Box<Facts> },
+}
+
+/// What is taken while the program stands still.
+struct Capture<'a> {
+    subject: &'a Subject<'a>,
+    order: &'a Order,
+    files: &'a mut files::capture::Capture<'a>,
+    images: &'a Path,
+    facts: Facts,
     number: u64,
-    criu: &CriuProcess,
-) -> Result<(Outcome, bool), CheckpointError> {
-    order.check()?;
-    let open = OpenFiles::of_tree(process_tree::pid(subject.root)?)?;
-    let copied = capture.second_pass(&open, &mut IntoDraft::new(&mut draft, order))?;
-    tracing::debug!(%copied, "second pass over the files");
-    take_images(staging.path(), &mut draft)?;
-    let mut facts = facts.clone();
-    // What goes to the program's own streams is not its state, and the next start has others.
-    let streams = facts.streams.iter().filter_map(Stream::path).map(Path::to_owned).collect::<Vec<_>>();
-    let carried: HashSet<&Path> = capture.paths().chain(streams.iter().map(PathBuf::as_path)).collect();
-    facts.volumes = volumes::record(&open, subject.mounts, &|path| carried.contains(path))?;
-    let input = input::take(subject.input, &mut draft, &mut facts)?;
-    let kind = (subject.decide)();
-    order.decided(kind);
-    if kind != Kind::Suspend {
-        return Ok((Outcome::Copied { draft: Box::new(draft), facts: Box::new(facts) }, false));
+}
+
+impl Capture<'_> {
+    /// Everything is dumped and the program stands still: takes over what CRIU wrote, and commits a suspend.
+    fn take(
+        &mut self,
+        memory: MemoryIntoDraft<'_>,
+        phases: &mut Phases,
+        held: &Held<'_>,
+    ) -> Result<Fate<Captured>, CheckpointError> {
+        let Capture { subject, order, ref mut files, images, ref facts, number } = *self;
+        let mut draft = memory.complete(held, images)?;
+        let open = OpenFiles::of_tree(process_tree::pid(subject.root)?)?;
+        let copied = files.second_pass(&open, &mut IntoDraft::new(&mut draft, order))?;
+        tracing::debug!(%copied, "second pass over the files");
+        take_images(images, &mut draft)?;
+        let mut facts = facts.clone();
+        // What goes to the program's own streams is not its state, and the next start has others.
+        let streams = facts.streams.iter().filter_map(Stream::path).map(Path::to_owned).collect::<Vec<_>>();
+        let carried: HashSet<&Path> = files.paths().chain(streams.iter().map(PathBuf::as_path)).collect();
+        facts.volumes = volumes::record(&open, subject.mounts, &|path| carried.contains(path))?;
+        let input = input::take(subject.input, &mut draft, &mut facts)?;
+        let kind = (subject.decide)();
+        order.decided(kind);
+        if kind != Kind::Suspend {
+            return Ok(Fate::Runs(Captured::Copied { draft: Box::new(draft), facts: Box::new(facts) }));
+        }
+        phases.enter(Phase::Commit);
+        held.keep()?;
+        draft.resume();
+        order.check()?;
+        let description = describe(subject, GenerationKind::Suspend, &facts, number, phases)?;
+        let finished = finish_in_time::<CheckpointError>(draft, description, order)?;
+        let manifest = publish(subject, finished)?;
+        if let Some(input) = input {
+            input.keep();
+        }
+        Ok(Fate::Ends(Captured::Published(Box::new(manifest))))
     }
-    phases.enter(Phase::Commit);
-    // The tree stands still because CRIU holds it, and would go on if CRIU were killed: then what is committed would
-    // not be where the program ended. A stop of our own holds it in any case, from a moment at which CRIU still did.
-    process_tree::stop(subject.root);
-    if let Some(ended) = criu.wait(Duration::ZERO) {
-        return Err(CheckpointError::Released(ended));
-    }
-    draft.resume();
-    order.check()?;
-    let description = describe(subject, GenerationKind::Suspend, &facts, number, phases)?;
-    let finished = finish_in_time::<CheckpointError>(draft, description, order)?;
-    let manifest = publish(subject, finished)?;
-    // At once, and not by CRIU: it is committed, so it must not take another step, whoever is killed now.
-    process_tree::kill(subject.root);
-    if let Some(input) = input {
-        input.keep();
-    }
-    Ok((Outcome::Published(Box::new(manifest)), true))
 }
 
 /// Where it is noted which paths are away, for the next start should this one be killed.
 #[must_use]
 pub fn inotify_journal(staging: &Path) -> PathBuf {
     staging.join("set-aside")
-}
-
-/// CRIU's way to write a version as one number: 40201 is 4.2.1.
-#[must_use]
-pub fn criu_number(version: &torpor_criu::rpc::Version) -> u32 {
-    let (major, minor, sub) = version.numbers();
-    (major * 10_000 + minor * 100 + sub).unsigned_abs()
-}
-
-/// A program that runs on must run soon, so work waits until after the thaw; for one that ends, only the commit counts,
-/// so work begins at once.
-fn works_while_frozen(order: &Order) -> bool {
-    order.kind() == Kind::Suspend
 }
 
 fn begin_draft(
@@ -388,7 +275,7 @@ fn begin_draft(
     let predecessor =
         subject.predecessor.map_or(0, |manifest| budget::of_predecessor(manifest.sizes().memory));
     let others = engine.memory(ability.memory) + index_limit + predecessor;
-    let held = if works_while_frozen(order) { 0 } else { ability.memory };
+    let held = if order.runs_on() { ability.memory } else { 0 };
     let shares = budget::shares(budget, others, ability.memory, held > 0);
     tracing::debug!(budget, ?shares, expected = ability.memory, "the memory of the capture");
     let settings = DraftSettings {
@@ -402,28 +289,11 @@ fn begin_draft(
     Ok(subject.repository.draft(settings)?)
 }
 
-/// What CRIU is given that Torpor has.
-pub(crate) fn raised_for_criu() -> rustix::thread::CapabilitySet {
-    Capabilities::effective().raised_for_criu(rustix::process::geteuid().is_root())
-}
-
-/// Whether CRIU works without what root usually has; see [`Capabilities::needs_unprivileged_criu`].
-#[must_use]
-pub fn unprivileged() -> bool {
-    Capabilities::effective().needs_unprivileged_criu(rustix::process::geteuid().is_root())
-}
-
-fn dump_options(
-    subject: &Subject<'_>,
-    order: &Order,
-    ability: &Ability,
-    images: &Path,
-    in_place: bool,
-) -> DumpOptions {
+fn dump_options(subject: &Subject<'_>, order: &Order, ability: &Ability, images: &Path) -> DumpOptions {
     let mut common = Common::new(images);
     common.log_file = Some(LOG.to_owned());
     common.tcp = subject.sockets.dump_option(order.kind());
-    common.unprivileged = unprivileged();
+    common.unprivileged = capabilities::unprivileged();
     common.network_lock = subject.sockets.network_lock(ability);
     common.tcp_skip_in_flight = true;
     common.ext_unix_sockets = subject.sockets.external_unix;
@@ -434,35 +304,11 @@ fn dump_options(
         ability.watched.iter().filter_map(|path| path.to_str().map(str::to_owned)).collect();
     common.cgroups = Some(torpor_criu::rpc::CgroupMode::Ignore);
     common.config.expert = subject.expert_options.to_vec();
-    let after = if order.kind() == Kind::Suspend { AfterDump::End } else { AfterDump::Running };
-    common.lazy_pages = in_place;
-    common.config.page_socket = in_place.then_some(PAGES);
-    let pages = (!in_place).then_some(PageTarget::Socket(PAGES));
+    let after = if order.runs_on() { AfterDump::Running } else { AfterDump::End };
     DumpOptions {
         after,
-        pages,
         ghost_limit: Some(GHOST_LIMIT),
         orphan_pts_master: true,
         ..DumpOptions::new(subject.root, common)
     }
-}
-
-/// Takes CRIU's images into the draft: everything it wrote but its log, and memory, for which a draft has its own tables.
-pub(crate) fn take_images(directory: &Path, draft: &mut Draft) -> Result<(), CheckpointError> {
-    let failed = CheckpointError::staging(directory);
-    let mut names: Vec<_> = std::fs::read_dir(directory)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(&failed)?
-        .into_iter()
-        .map(|entry| entry.file_name())
-        .collect();
-    names.sort();
-    for name in names {
-        let Some(name) = name.to_str().filter(|name| *name != LOG && !in_place::is_memory(name)) else {
-            continue;
-        };
-        let mut image = std::fs::File::open(directory.join(name)).map_err(&failed)?;
-        draft.image(name, &mut image)?;
-    }
-    Ok(())
 }

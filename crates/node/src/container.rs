@@ -18,7 +18,6 @@ pub mod dump;
 pub(crate) mod enclosure;
 mod error;
 pub mod find;
-pub(crate) mod freeze;
 pub mod freezer;
 pub mod generation;
 pub mod kubelet;

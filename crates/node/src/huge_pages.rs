@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{PidfdFlags, pidfd_open};
 
-use crate::checkpoint::Order;
+use crate::order::Order;
 use crate::process_tree;
 use crate::sys::memory::{self, Pages};
 

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use torpor_store::checksum::checksum;
 use torpor_store::{Draft, DraftError, MemoryId};
 
-use crate::checkpoint::Order;
+use crate::order::Order;
 use crate::process_tree;
 use crate::sys::memory::{self, Pages};
 

@@ -19,7 +19,6 @@ use torpor_criu::session::{DefaultConfig, Event, Pid, Session, Spawn, Verdict};
 use torpor_store::manifest::MemoryKind;
 use torpor_store::{Manifest, Repository};
 
-use crate::checkpoint::criu_number;
 use crate::facts::Facts;
 use crate::files::layout::{Before, LayoutPlan};
 use crate::files::{FileRecord, Section, Selection};
@@ -112,7 +111,7 @@ impl Restoration<'_> {
         let mut session_spawn = Spawn {
             pid: self.pid_out_of_the_way(),
             default_config,
-            capabilities: crate::checkpoint::raised_for_criu(),
+            capabilities: crate::capabilities::raised_for_criu(),
             ..Spawn::default()
         };
         let mut options = self.options(staging.path());
@@ -125,7 +124,7 @@ impl Restoration<'_> {
         let mut guard = Guard::start().map_err(RestoreError::Guard)?;
         let mut session = Session::start(self.criu, session_spawn)?;
         let version = session.version()?;
-        check::criu(self.facts.criu.version, criu_number(&version)).map_err(RestoreError::Misfit)?;
+        check::criu(self.facts.criu.version, version.number()).map_err(RestoreError::Misfit)?;
         self.lay_out_images(staging.path(), generation_of(&version))?;
         // Dropped on any failure from here on, which puts back what was there.
         let before = layout.before()?;
@@ -193,7 +192,7 @@ impl Restoration<'_> {
     fn options(&self, images: &Path) -> RestoreOptions {
         let mut common = Common::new(images);
         common.log_file = Some(LOG.to_owned());
-        common.unprivileged = crate::checkpoint::unprivileged();
+        common.unprivileged = crate::capabilities::unprivileged();
         common.tcp = if self.facts.tcp.captured { Tcp::Established } else { Tcp::Close };
         common.tcp_skip_in_flight = true;
         common.ext_unix_sockets = self.external_unix;

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use torpor_store::manifest::{self, DataRange, FileEntry};
 use torpor_store::{Draft, Manifest, ReadError, Repository};
 
-use crate::checkpoint::Order;
 use crate::files::{Extent, FileKind, FileRecord, FileSink, FileSource, Section, Timestamp, Xattr};
+use crate::order::Order;
 
 /// A draft that takes files, for as long as the order's time lasts.
 #[derive(Debug)]

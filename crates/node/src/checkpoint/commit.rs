@@ -6,8 +6,9 @@ use torpor_store::lineage::Publication;
 use torpor_store::manifest::{Description, GenerationKind};
 use torpor_store::{Draft, DraftError, FinishedDraft, Manifest};
 
-use super::{CheckpointError, Expired, Order, Subject};
+use super::{CheckpointError, Subject};
 use crate::facts::Facts;
+use crate::order::{Expired, Order};
 use crate::phase::Phases;
 
 /// Finishes a draft, but gives up waiting when the order's time is over. What a storage that hangs still writes then is

@@ -3,21 +3,19 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use torpor_criu::diagnosis::{self, Diagnosis, Operation};
-use torpor_criu::image::ImageError;
-use torpor_criu::log::Log;
-use torpor_criu::session::{SessionError, StartError};
+use torpor_criu::diagnosis::Diagnosis;
 use torpor_store::lineage::LineageError;
 use torpor_store::{DraftError, OpenError};
 
 use super::check::Obstacle;
-use super::order::Expired;
 use crate::deadline::Fit;
 use crate::facts::FactsError;
 use crate::files::FilesError;
 use crate::files::inotify::AsideError;
+use crate::freeze::FreezeError;
 use crate::hooks::HookError;
 use crate::open_files::OpenFilesError;
+use crate::order::Expired;
 use crate::volumes::VolumeError;
 
 /// Why a checkpoint cannot be made. The program runs on.
@@ -30,29 +28,9 @@ pub enum CheckpointError {
     /// Its time is over.
     #[error(transparent)]
     Expired(#[from] Expired),
-    /// CRIU failed, and its log says why.
-    #[error("CRIU cannot dump the program: {}", .diagnosis.cause)]
-    Dump {
-        /// What the log says.
-        diagnosis: Box<Diagnosis>,
-        /// What CRIU answered: no cause of its own, because it quotes the log's first error, whatever that is.
-        answer: Box<SessionError>,
-    },
-    /// CRIU failed before it wrote a log.
-    #[error("CRIU cannot dump the program")]
-    Session(#[from] SessionError),
-    /// CRIU cannot be started.
-    #[error("CRIU cannot be started")]
-    Criu(#[from] StartError),
-    /// CRIU said that it was done without having said that everything is dumped.
-    #[error("CRIU ended the dump without a word on its end")]
-    NoPostDump,
-    /// CRIU was killed while it held the program.
-    #[error("CRIU {0} while it held the program")]
-    Released(torpor_criu::session::Ended),
-    /// The page server's socket or thread cannot be had.
-    #[error("the page server cannot be started")]
-    PageSocket(#[source] io::Error),
+    /// The program cannot be captured.
+    #[error(transparent)]
+    Freeze(FreezeError),
     /// No guard can be started.
     #[error("the guard cannot be started")]
     Guard(#[source] io::Error),
@@ -65,18 +43,6 @@ pub enum CheckpointError {
         #[source]
         source: io::Error,
     },
-    /// A pagemap of CRIU's cannot be read.
-    #[error("{} cannot be read", path.display())]
-    Pagemap {
-        /// Where it is.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: ImageError,
-    },
-    /// CRIU left memory in a process that is not there.
-    #[error("{} tells of memory of a process that is gone", .0.display())]
-    NoProcess(PathBuf),
     /// The store does not take the data.
     #[error("the store does not take the checkpoint")]
     Draft(#[from] DraftError),
@@ -118,19 +84,12 @@ impl CheckpointError {
         move |source| CheckpointError::Staging { path: path.to_owned(), source }
     }
 
-    /// Adds what CRIU's log says, where CRIU was the one that failed.
-    pub(super) fn with_log(self, log: &Path) -> CheckpointError {
+    /// What CRIU's log says, where CRIU was the one that failed.
+    #[must_use]
+    pub fn diagnosis(&self) -> Option<&Diagnosis> {
         match self {
-            // The log of a CRIU that was killed tells nothing of that.
-            CheckpointError::Session(SessionError::Died { .. }) => self,
-            CheckpointError::Session(source) if source.refused().is_none() => match std::fs::read(log) {
-                Ok(log) => CheckpointError::Dump {
-                    diagnosis: Box::new(diagnosis::diagnose(Operation::Checkpoint, &Log::from_bytes(&log))),
-                    answer: Box::new(source),
-                },
-                Err(_) => CheckpointError::Session(source),
-            },
-            other => other,
+            CheckpointError::Freeze(error) => error.diagnosis(),
+            _ => None,
         }
     }
 
@@ -145,19 +104,8 @@ impl CheckpointError {
                 checkpoint periodically with --every so that little is left to store at the end"
                     .to_owned()
             }
-            CheckpointError::Dump { diagnosis, .. } => diagnosis.remedy.to_string(),
-            CheckpointError::Session(error) => error.remedy().to_owned(),
-            CheckpointError::Criu(error) => error.remedy().to_owned(),
-            CheckpointError::Released(_) => {
-                "try again; if memory was short (see the kernel's log), lower --memory-budget or raise the limit"
-                    .to_owned()
-            }
-            CheckpointError::NoPostDump
-            | CheckpointError::Pagemap { .. }
-            | CheckpointError::NoProcess(_) => {
-                "run `torpor doctor` to see whether this CRIU works here".to_owned()
-            }
-            CheckpointError::PageSocket(_) | CheckpointError::Guard(_) => {
+            CheckpointError::Freeze(error) => error.remedy(),
+            CheckpointError::Guard(_) => {
                 "raise the container's limits on processes and descriptors".to_owned()
             }
             CheckpointError::Staging { .. } => "make it writable, or free space there".to_owned(),
@@ -177,5 +125,15 @@ impl CheckpointError {
     #[must_use]
     pub fn is_fenced(&self) -> bool {
         matches!(self, CheckpointError::Lineage(LineageError::Fenced { .. }))
+    }
+}
+
+impl From<FreezeError> for CheckpointError {
+    fn from(error: FreezeError) -> CheckpointError {
+        match error {
+            FreezeError::Expired(expired) => CheckpointError::Expired(expired),
+            FreezeError::Draft(error) => CheckpointError::Draft(error),
+            error => CheckpointError::Freeze(error),
+        }
     }
 }

@@ -6,9 +6,9 @@ use torpor_criu::diagnosis::Operation;
 
 use super::checkpoint::{Done, Job};
 use super::directory::{begin, beside, make_durable, room};
-use super::dump::LOG;
 use super::route::Runtime;
 use super::{ContainerError, release};
+use crate::freeze::LOG;
 use crate::guard::{self, Guard, Watch};
 use crate::phase::{Phase, Phases};
 use crate::process_tree;

@@ -1,8 +1,8 @@
 //! Checkpoint a container: check, freeze, capture, commit, and thaw or end.
 //!
-//! CRIU is spoken to directly, and memory comes through our page server, so that the freeze lasts no longer than memory
-//! takes to be copied; the runtime notices nothing. Everything is written beside the place where it is to be, and put
-//! there by one rename once it is whole: a container that is to end is ended only after that.
+//! CRIU is spoken to directly, and memory comes to us on the shortest way ([`crate::freeze`]); the runtime notices nothing.
+//! Everything is written beside the place where it is to be, and put there by one rename once it is whole: a container that
+//! is to end is ended only after that.
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -16,12 +16,12 @@ use torpor_store::Manifest;
 use super::ContainerError;
 use super::directory::{IntoDirectory, partial};
 use super::dump::{self, DESCRIPTORS, Sight, Wishes};
-use super::freeze::Tree;
 use super::obstacle::{Ability, Obstacle};
 use super::state::{Container, Status};
 use super::together::Together;
 use crate::accelerator::{Accelerators, Plugins, RECORD};
-use crate::checkpoint::Order;
+use crate::freeze::{Owner, Tree};
+use crate::order::Order;
 use crate::phase::{Phase, Phases};
 use crate::triggers::Kind;
 
@@ -119,11 +119,7 @@ impl Job<'_> {
     }
 
     pub(super) fn tree(&self) -> Tree<'_> {
-        Tree {
-            root: self.container.init,
-            freezer: self.container.freezer.as_ref(),
-            leave_running: self.wishes.leave_running,
-        }
+        Tree { root: self.container.init, owner: Owner::Other { freezer: self.container.freezer.as_ref() } }
     }
 
     pub(super) fn order(&self) -> Order {

@@ -5,22 +5,21 @@
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 
 use torpor_criu::diagnosis::Operation;
 use torpor_criu::image::edit::{self, EditError};
 use torpor_criu::options::{DumpOptions, Tcp};
 use torpor_criu::program::Program;
+use torpor_criu::session::DefaultConfig;
 
 use super::ContainerError;
 use super::checkpoint::Done;
-use super::dump::LOG;
-use super::freeze::{Engine, Freeze, Tree};
 use super::pages::PagesIntoDirectory;
-use super::together::{Meeting, Stage, Together};
+use super::together::{Stage, Together};
 use crate::budget;
-use crate::checkpoint::Order;
+use crate::freeze::{Engine, Fate, Freeze, Frozen, LOG, Standstill, Tree};
 use crate::huge_pages;
+use crate::order::Order;
 use crate::phase::{Phase, Phases};
 use crate::staging::Staging;
 
@@ -56,28 +55,28 @@ impl IntoDirectory<'_> {
     ) -> Result<Done, ContainerError> {
         let order = self.order;
         room(partial.path(), self.memory)?;
-        let engine = Engine::start(self.criu)?;
-        let generation = engine.generation;
-        let frozen = OnceLock::new();
+        let engine = Engine::start(self.criu, DefaultConfig::Ignore)?;
+        let generation = engine.generation();
+        let together = self.together;
+        let others = || Together::stand_still(together, order);
+        let standstill = Standstill::among(&others);
         let memory = budget::of_draft(
             budget::decide(self.memory_budget, budget::Memory::read()),
-            2 * budget::SOCKET,
+            engine.memory(self.memory),
             self.memory,
         );
-        let at_once = !self.tree.leave_running;
-        let sink = PagesIntoDirectory::new(partial.path(), order, &frozen, memory, at_once)
+        let sink = PagesIntoDirectory::new(partial.path(), order, &standstill, memory, !order.runs_on())
             .map_err(ContainerError::helper("take memory for the pages"))?;
-        let sink = Meeting::new(sink, self.together, order);
-        if self.tree.leave_running {
+        if order.runs_on() {
             huge_pages::gather(self.tree.root, order);
         }
         order.check()?;
 
         let failed = ContainerError::place(partial.path());
-        let options = (self.options)(partial.path());
+        let mut options = (self.options)(partial.path());
+        engine.lead_memory(&mut options);
         let meet = |stage| self.together.map_or(Ok(()), |together| together.wait(stage, order));
-        let finish = |sink: Meeting<'_, PagesIntoDirectory<'_>>| -> Result<(), ContainerError> {
-            let sink = sink.into_sink();
+        let finish = |sink: PagesIntoDirectory<'_>| -> Result<(), ContainerError> {
             order.check()?;
             sink.finish(generation).map_err(&failed)?;
             for (name, content) in &self.beside {
@@ -97,17 +96,25 @@ impl IntoDirectory<'_> {
                 }
             })
         };
-        let freeze =
-            Freeze { tree: self.tree, order, options: &options, frozen: &frozen, phases: &mut phases };
-        let result = freeze.run(engine, sink, &mut |sink, _| {
+        let freeze = Freeze {
+            tree: self.tree,
+            order,
+            options: &options,
+            standstill: &standstill,
+            phases: &mut phases,
+        };
+        let frozen = freeze.run(engine, sink, |sink, phases, held| {
             meet(Stage::Captured)?;
-            match self.tree.leave_running {
-                true => Ok(Some(sink)),
-                false => finish(sink).map(|()| None),
+            if order.runs_on() {
+                return Ok(Fate::Runs(Some(sink)));
             }
+            phases.enter(Phase::Commit);
+            held.keep()?;
+            finish(sink).map(|()| Fate::Ends(None))
         });
-        let (sink, duration) =
-            result.map_err(|error| error.with_log(&partial.path().join(LOG), Operation::Checkpoint))?;
+        let Frozen { taken: sink, duration, .. } = frozen.map_err(|error: ContainerError| {
+            error.with_log(&partial.path().join(LOG), Operation::Checkpoint)
+        })?;
         if let Some(sink) = sink {
             phases.enter(Phase::Commit);
             finish(sink)?;

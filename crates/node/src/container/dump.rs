@@ -9,22 +9,17 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
-use torpor_criu::options::{AfterDump, Common, DumpOptions, ExpertOption, PageTarget, Tcp};
+use torpor_criu::options::{AfterDump, Common, DumpOptions, ExpertOption, Tcp};
 use torpor_criu::rpc::{CgroupMode, ExtMountMap, NetworkLock};
 
 use super::state::{Container, Flavor, MountKind};
 use super::{ContainerError, cgroup_yard};
+use crate::freeze::{GHOST_LIMIT, LOG};
 use crate::mounts::{Mount, Mounts};
 use crate::process_tree;
 
-/// CRIU's name for its log of a dump.
-pub(crate) const LOG: &str = "dump.log";
 /// The file beside the images that tells a runtime what was at descriptors 0, 1 and 2.
 pub const DESCRIPTORS: &str = "descriptors.json";
-/// The number under which CRIU finds its end of the page server's socket.
-pub(crate) const PAGES: i32 = 10;
-/// Deleted files up to this size survive, in bytes: CRIU copies them into an image.
-pub(crate) const GHOST_LIMIT: u32 = 1 << 30;
 /// What crun binds over a masked directory, in the directory of its states.
 const EMPTY_DIRECTORY: &str = ".empty-directory";
 
@@ -126,8 +121,8 @@ impl Wishes {
         }
     }
 
-    /// What follows from the wishes alone for a dump of the tree below `root` into `images`, with memory sent to the page
-    /// server.
+    /// What follows from the wishes alone for a dump of the tree below `root` into `images`. The way on which memory
+    /// comes is not among it.
     #[must_use]
     pub(crate) fn options(&self, root: i32, images: &Path) -> DumpOptions {
         let mut common = Common::new(images);
@@ -139,11 +134,10 @@ impl Wishes {
         common.shell_job = self.shell_job;
         common.link_remap = true;
         common.network_lock = Some(network_lock(self.connected, self.tcp));
-        common.unprivileged = crate::checkpoint::unprivileged();
+        common.unprivileged = crate::capabilities::unprivileged();
         common.config.expert = self.expert_options.clone();
         DumpOptions {
             after: if self.leave_running { AfterDump::Running } else { AfterDump::End },
-            pages: Some(PageTarget::Socket(PAGES)),
             ghost_limit: Some(GHOST_LIMIT),
             orphan_pts_master: true,
             seize_timeout: self.seize_timeout,
@@ -152,7 +146,7 @@ impl Wishes {
     }
 }
 
-/// The options of a dump into `images`, with memory sent to the page server.
+/// The options of a dump into `images`, but for the way on which memory comes.
 #[must_use]
 pub fn options(container: &Container, sight: &Sight, wishes: &Wishes, images: &Path) -> DumpOptions {
     let mut options = wishes.options(container.init, images);

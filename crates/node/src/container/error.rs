@@ -18,13 +18,14 @@ use super::kubelet::KubeletError;
 use super::obstacle::Obstacle;
 use super::snapshot::{NOT_COMPARED, ViewError};
 use crate::accelerator::PluginError;
-use crate::checkpoint::{CheckpointError, Expired};
 use crate::facts::FactsError;
 use crate::files::FilesError;
 use crate::files::layout::LayoutError;
+use crate::freeze::FreezeError;
 use crate::migration::MigrationError;
 use crate::mounts::MountsError;
 use crate::open_files::OpenFilesError;
+use crate::order::Expired;
 use crate::outlook::OutlookError;
 use crate::processes::sandbox::SandboxError;
 use crate::restore::{Misfit, RestoreError};
@@ -90,16 +91,10 @@ pub enum ContainerError {
     /// CRIU cannot be started.
     #[error("CRIU cannot be started")]
     Start(#[from] StartError),
-    /// CRIU came to no end and was killed.
-    #[error("CRIU came to no end in the time it had")]
-    Stuck,
-    /// CRIU said that it was done without having said that everything is dumped.
-    #[error("CRIU ended the dump without a word on its end")]
-    NoPostDump,
-    /// CRIU was killed while it held the container.
-    #[error("CRIU {0} while it held what was to end")]
-    Released(torpor_criu::session::Ended),
-    /// The page server's socket or thread, or the guard, cannot be had.
+    /// Its processes cannot be captured.
+    #[error(transparent)]
+    Freeze(FreezeError),
+    /// A thread, the guard or a descriptor cannot be had.
     #[error("cannot {doing}")]
     Helper {
         /// What was to be done.
@@ -136,9 +131,6 @@ pub enum ContainerError {
     /// What it changed in its image cannot be copied.
     #[error("the container's files cannot be copied")]
     Files(#[source] FilesError),
-    /// CRIU's images cannot be taken over.
-    #[error("CRIU's images cannot be taken over")]
-    Images(#[source] Box<CheckpointError>),
     /// The store does not take the data.
     #[error("the store does not take the checkpoint")]
     Draft(#[from] DraftError),
@@ -379,14 +371,6 @@ impl ContainerError {
         move |source| ContainerError::Place { path: path.clone(), source }
     }
 
-    /// An error of what takes pages: the store's, or of the place where images are.
-    pub(super) fn of_sink(images: &Path, source: io::Error) -> ContainerError {
-        match source.downcast::<DraftError>() {
-            Ok(error) => ContainerError::Draft(error),
-            Err(source) => ContainerError::place(images)(source),
-        }
-    }
-
     /// An error of a helper.
     pub(crate) fn helper(doing: &'static str) -> impl Fn(io::Error) -> ContainerError {
         move |source| ContainerError::Helper { doing, source }
@@ -401,6 +385,7 @@ impl ContainerError {
     /// Adds what CRIU's log says, where CRIU was the one that failed.
     pub(crate) fn with_log(self, log: &Path, operation: Operation) -> ContainerError {
         match self {
+            ContainerError::Freeze(error) => error.with_log(log).into(),
             // The log of a CRIU that was killed tells nothing of that.
             ContainerError::Session(SessionError::Died { .. }) => self,
             ContainerError::Session(source) if source.refused().is_none() => match std::fs::read(log) {
@@ -446,9 +431,7 @@ impl ContainerError {
             ContainerError::Criu { diagnosis, .. } => diagnosis.remedy_elsewhere.clone(),
             ContainerError::Session(error) => error.remedy().to_owned(),
             ContainerError::Start(error) => error.remedy().to_owned(),
-            ContainerError::Stuck => "see whether a process of it hangs in the kernel (state D)".to_owned(),
-            ContainerError::NoPostDump => "run `torpor doctor` to see whether this CRIU works here".to_owned(),
-            ContainerError::Released(_) => "try again; if memory was short, see the kernel's log".to_owned(),
+            ContainerError::Freeze(error) => error.remedy(),
             ContainerError::Helper { .. } => "raise the limits on processes and descriptors".to_owned(),
             ContainerError::Place { source, .. } => match source.kind() {
                 io::ErrorKind::NotFound => "check the path".to_owned(),
@@ -459,7 +442,6 @@ impl ContainerError {
             ContainerError::Room { .. } => "make room there, or name another place".to_owned(),
             ContainerError::OpenFiles(error) => error.remedy().to_owned(),
             ContainerError::Files(error) => error.remedy().to_owned(),
-            ContainerError::Images(error) => error.remedy(),
             ContainerError::Draft(error) => error.remedy().to_owned(),
             ContainerError::Read(error) => error.remedy().to_owned(),
             ContainerError::Lineage(error) => error.remedy().to_string(),
@@ -500,6 +482,18 @@ impl ContainerError {
             ContainerError::NeverEnded { .. } => "checkpoint it anew, or delete it".to_owned(),
             ContainerError::Exists { .. } => "delete it, or choose another ID".to_owned(),
             ContainerError::Runtime { .. } => "see what it said".to_owned(),
+        }
+    }
+}
+
+impl From<FreezeError> for ContainerError {
+    fn from(error: FreezeError) -> ContainerError {
+        match error {
+            FreezeError::Expired(expired) => ContainerError::Expired(expired),
+            FreezeError::Draft(error) => ContainerError::Draft(error),
+            FreezeError::OtherFailed => ContainerError::OtherFailed,
+            FreezeError::Dump { diagnosis, .. } => ContainerError::Criu { restoring: false, diagnosis },
+            error => ContainerError::Freeze(error),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use torpor_criu::session::DefaultConfig;
 use torpor_store::lineage::{Epoch, Lineage, Program};
 use torpor_store::name::Name;
 use torpor_store::{Manifest, Repository};
@@ -13,22 +14,22 @@ use super::ContainerError;
 use super::carry::Carry;
 use super::checkpoint::{Done, Job};
 use super::dump::{self, DESCRIPTORS, Sight};
-use super::freeze::Engine;
 use super::lease::{Lease, Taker};
 use super::obstacle::Ability;
 use super::publication::{self, IntoStore};
 use super::snapshot::Changes;
 use super::state::{Container, Engine as By, Flavor, PodPlace};
 use crate::accelerator::{Accelerators, RECORD};
-use crate::checkpoint::Order;
 use crate::facts::{self, FactsError};
 use crate::files::upper::Layer;
+use crate::freeze::Engine;
 use crate::machine::Machine;
 use crate::open_files::OpenFiles;
+use crate::order::Order;
 use crate::phase::{Phase, Phases};
-use crate::process_tree;
 use crate::staging::{self, Staging};
 use crate::stored_files::IntoDraft;
+use crate::{budget, process_tree};
 
 /// The version of the document that this release writes, and the newest it reads.
 pub const VERSION: u32 = 1;
@@ -195,10 +196,13 @@ impl Job<'_> {
         staging::clean_up(into.staging, "container-");
         let name = format!("container-{}", self.container.id);
         let staging = Staging::create(into.staging, &name).map_err(ContainerError::place(into.staging))?;
-        let engine = Engine::start(self.criu)?;
-        let options = self.options(sight, ability, order, staging.path());
+        let mut engine = Engine::start(self.criu, DefaultConfig::Ignore)?;
+        let budget = budget::decide(self.memory_budget, budget::Memory::read());
+        engine.leave_memory(self.container.init, order, budget);
+        let mut options = self.options(sight, ability, order, staging.path());
+        engine.lead_memory(&mut options);
         let criu = crate::facts::Criu {
-            version: engine.version,
+            version: engine.version(),
             options: options.record(),
             own_configuration: false,
         };
@@ -230,7 +234,7 @@ impl Job<'_> {
             staging: staging.path(),
             options: &options,
         };
-        let mut draft = to.draft(into.repository, self.memory_budget, ability.memory)?;
+        let mut draft = to.draft(into.repository, &engine, budget, ability.memory)?;
         for layer in &mut layers {
             layer.pass(&writable(self.container)?, &mut IntoDraft::new(&mut draft, order), true)?;
         }

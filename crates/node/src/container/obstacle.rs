@@ -9,9 +9,10 @@ use std::time::Duration;
 use torpor_criu::options::Tcp;
 
 use super::ContainerError;
-use super::dump::{LOG, Sight};
+use super::dump::Sight;
 use super::state::{Container, Status};
 use crate::accelerator::{self, Accelerators, Plugins, Vendor};
+use crate::freeze::LOG;
 use crate::open_files::{OpenFile, OpenFiles, OpenKind, Place};
 use crate::tcp::{self, Connections};
 use crate::{mounts::Mounts, process_tree};

@@ -6,15 +6,14 @@
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::JoinHandle;
-use std::time::Instant;
 
 use torpor_criu::image::pagemap::{Generation, PageFlags, PagemapWriter};
 use torpor_criu::page_server::{PageSink, PagemapId, PagemapKind};
 
-use crate::checkpoint::Order;
+use crate::freeze::Standstill;
+use crate::order::Order;
 
 /// How much is passed on at once, in bytes.
 const CHUNK: usize = 4 << 20;
@@ -39,7 +38,7 @@ struct Pagemap {
 pub(super) struct PagesIntoDirectory<'a> {
     directory: PathBuf,
     order: &'a Order,
-    frozen: &'a OnceLock<Instant>,
+    standstill: &'a Standstill<'a>,
     pagemaps: Vec<Pagemap>,
     current: Option<Chunk>,
     /// Full, and not yet given to the writer.
@@ -63,7 +62,7 @@ impl<'a> PagesIntoDirectory<'a> {
     pub(super) fn new(
         directory: &Path,
         order: &'a Order,
-        frozen: &'a OnceLock<Instant>,
+        standstill: &'a Standstill<'a>,
         limit: u64,
         at_once: bool,
     ) -> io::Result<Self> {
@@ -71,7 +70,7 @@ impl<'a> PagesIntoDirectory<'a> {
         Ok(PagesIntoDirectory {
             directory: directory.to_owned(),
             order,
-            frozen,
+            standstill,
             pagemaps: Vec::new(),
             current: None,
             waiting: Vec::new(),
@@ -147,7 +146,8 @@ impl<'a> PagesIntoDirectory<'a> {
 
 impl PageSink for PagesIntoDirectory<'_> {
     fn open(&mut self, id: PagemapId) -> io::Result<bool> {
-        self.frozen.get_or_init(Instant::now);
+        // CRIU begins to send memory only when all processes of its tree stand still.
+        self.standstill.reached()?;
         self.pagemaps.push(Pagemap { id, ranges: Vec::new() });
         Ok(false)
     }
@@ -272,9 +272,9 @@ mod tests {
     fn pages_become_images_whether_they_fit_into_memory_or_not() {
         for (limit, at_once) in [(64 << 20, false), (0, false), (0, true)] {
             let directory = tempfile::tempdir().unwrap();
-            let (order, frozen) = (Order::new(Kind::Running, None), OnceLock::new());
+            let (order, standstill) = (Order::new(Kind::Running, None), Standstill::alone());
             let mut sink =
-                PagesIntoDirectory::new(directory.path(), &order, &frozen, limit, at_once).unwrap();
+                PagesIntoDirectory::new(directory.path(), &order, &standstill, limit, at_once).unwrap();
             let shared = PagemapId { kind: PagemapKind::Shared, id: 9 };
             sink.open(process(1)).unwrap();
             let large = 6 * CHUNK as u64 / PAGE + 1;
@@ -304,8 +304,8 @@ mod tests {
     #[test]
     fn a_directory_that_cannot_be_written_is_an_error() {
         let directory = tempfile::tempdir().unwrap();
-        let (order, frozen) = (Order::new(Kind::Running, None), OnceLock::new());
-        let mut sink = PagesIntoDirectory::new(directory.path(), &order, &frozen, 0, false).unwrap();
+        let (order, standstill) = (Order::new(Kind::Running, None), Standstill::alone());
+        let mut sink = PagesIntoDirectory::new(directory.path(), &order, &standstill, 0, false).unwrap();
         drop(directory);
         sink.open(process(1)).unwrap();
         sink.pages(process(1), 0, PageFlags::PRESENT, 1, &mut &pages(1, 1)[..]).unwrap();

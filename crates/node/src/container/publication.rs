@@ -1,7 +1,6 @@
 //! A dump into a store: what the freeze brings becomes a generation of a name.
 
 use std::path::Path;
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use torpor_criu::diagnosis::Operation;
@@ -13,13 +12,12 @@ use torpor_store::{Draft, DraftSettings, FinishedDraft, Manifest, Repository};
 use super::ContainerError;
 use super::checkpoint::Heir;
 use super::directory::close_connections;
-use super::dump::LOG;
-use super::freeze::{Engine, Freeze, Tree};
-use super::together::{Meeting, Stage, Together};
+use super::together::{Stage, Together};
 use crate::budget;
-use crate::checkpoint::pages::PagesIntoDraft;
-use crate::checkpoint::{Order, finish_in_time, take_images};
+use crate::checkpoint::finish_in_time;
+use crate::freeze::{Engine, Fate, Freeze, Frozen, LOG, MemoryIntoDraft, Standstill, Tree, take_images};
 use crate::huge_pages;
+use crate::order::Order;
 use crate::phase::{Phase, Phases};
 use crate::precopy;
 
@@ -54,17 +52,17 @@ enum Captured {
 }
 
 impl IntoStore<'_> {
-    /// A draft with room for so many bytes of memory.
+    /// A draft with room for so many bytes of memory, as far as the budget goes.
     pub(crate) fn draft(
         &self,
         repository: &Repository,
-        memory_budget: Option<u64>,
+        engine: &Engine,
+        budget: u64,
         memory: u64,
     ) -> Result<Draft, ContainerError> {
-        let budget = budget::decide(memory_budget, budget::Memory::read());
         let index_limit = budget::of_index(budget);
-        let held = self.tree.leave_running;
-        let shares = budget::shares(budget, 2 * budget::SOCKET + index_limit, memory, held);
+        let held = self.order.runs_on();
+        let shares = budget::shares(budget, engine.memory(memory) + index_limit, memory, held);
         let settings = DraftSettings {
             predecessor: self.predecessor,
             memory_limit: usize::try_from(shares.draft).unwrap_or(usize::MAX),
@@ -85,17 +83,17 @@ impl IntoStore<'_> {
         phases: &mut Phases,
         capture: &mut dyn FnMut(&mut Draft) -> Result<Vec<u8>, ContainerError>,
     ) -> Result<(Manifest, Duration), ContainerError> {
-        let (order, leave_running) = (self.order, self.tree.leave_running);
-        // One that runs on must run soon, so work waits until after the thaw.
-        if leave_running {
+        let order = self.order;
+        if order.runs_on() {
             huge_pages::gather(self.tree.root, order);
             precopy::precopy(self.tree.root, order, &mut draft)?;
             draft.hold()?;
         }
         order.check()?;
         let number = self.epoch.next_generation()?;
-        let frozen = OnceLock::new();
-        let sink = Meeting::new(PagesIntoDraft::new(draft, order, &frozen), self.together, order);
+        let others = || Together::stand_still(self.together, order);
+        let standstill = Standstill::among(&others);
+        let memory = MemoryIntoDraft::new(draft, &engine, order, &standstill);
         let meet = |stage| self.together.map_or(Ok(()), |together| together.wait(stage, order));
         let finish = |draft: Draft, facts: Vec<u8>, phases: &Phases| {
             let manifest = self.publish(draft, self.describe(number, facts, phases))?;
@@ -107,23 +105,26 @@ impl IntoStore<'_> {
             self.heir.map_or(Ok(()), |heir| heir.take(&manifest, order))?;
             Ok(manifest)
         };
-        let freeze = Freeze { tree: self.tree, order, options: self.options, frozen: &frozen, phases };
-        let result = freeze.run(engine, sink, &mut |sink: Meeting<'_, PagesIntoDraft<'_>>, phases| {
-            let mut draft = sink.into_sink().into_draft();
-            order.check()?;
+        let freeze =
+            Freeze { tree: self.tree, order, options: self.options, standstill: &standstill, phases };
+        let frozen = freeze.run(engine, memory, |memory, phases, held| {
+            let mut draft = memory.complete(held, self.staging)?;
             close_connections(self.tcp, self.staging)?;
             let facts = capture(&mut draft)?;
-            take_images(self.staging, &mut draft).map_err(|error| ContainerError::Images(Box::new(error)))?;
+            take_images(self.staging, &mut draft)?;
             order.check()?;
             meet(Stage::Captured)?;
-            if leave_running {
-                return Ok(Captured::Copied(Box::new(draft), facts));
+            if order.runs_on() {
+                return Ok(Fate::Runs(Captured::Copied(Box::new(draft), facts)));
             }
+            phases.enter(Phase::Commit);
+            held.keep()?;
             draft.resume();
-            finish(draft, facts, phases).map(|manifest| Captured::Published(Box::new(manifest)))
+            finish(draft, facts, phases).map(|manifest| Fate::Ends(Captured::Published(Box::new(manifest))))
         });
-        let (captured, duration) =
-            result.map_err(|error| error.with_log(&self.staging.join(LOG), Operation::Checkpoint))?;
+        let Frozen { taken: captured, duration, .. } = frozen.map_err(|error: ContainerError| {
+            error.with_log(&self.staging.join(LOG), Operation::Checkpoint)
+        })?;
         let manifest = match captured {
             Captured::Published(manifest) => *manifest,
             Captured::Copied(mut draft, facts) => {
@@ -136,7 +137,7 @@ impl IntoStore<'_> {
     }
 
     fn describe(&self, number: u64, facts: Vec<u8>, phases: &Phases) -> Description {
-        let kind = if self.tree.leave_running { GenerationKind::Running } else { GenerationKind::Suspend };
+        let kind = if self.order.runs_on() { GenerationKind::Running } else { GenerationKind::Suspend };
         Description {
             name: self.epoch.name().to_string(),
             epoch: self.epoch.number(),

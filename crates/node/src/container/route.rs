@@ -13,8 +13,8 @@ use super::ContainerError;
 use super::dump::Wishes;
 use super::enclosure::Enclosure;
 use super::state::{Container, Flavor};
-use crate::checkpoint::Expired;
 use crate::oci_runtime::remains::let_go_of_root;
+use crate::order::Expired;
 use crate::sys::process;
 
 /// Where runtimes are looked for besides `PATH`.

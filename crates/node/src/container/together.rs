@@ -4,14 +4,12 @@
 //! before all stand still, and none lets its container go on, or end, before all are captured. A third time they wait
 //! before any of them counts: all are made, or none.
 
-use std::io::{self, Read};
+use std::io;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use torpor_criu::page_server::{PageFlags, PageSink, PagemapId};
-
 use super::ContainerError;
-use crate::checkpoint::Order;
+use crate::order::Order;
 
 /// How long the others are waited for without a look at the own time.
 const LOOK: Duration = Duration::from_millis(100);
@@ -67,6 +65,14 @@ impl Together {
         Ok(())
     }
 
+    /// Waits for all others to stand still.
+    ///
+    /// # Errors
+    /// As [`wait`](Self::wait).
+    pub(super) fn stand_still(this: Option<&Together>, order: &Order) -> io::Result<()> {
+        this.map_or(Ok(()), |together| together.wait(Stage::Frozen, order)).map_err(io::Error::other)
+    }
+
     /// Tells the others that nothing will come of it.
     pub fn fail(&self) {
         self.state().failed = true;
@@ -75,59 +81,6 @@ impl Together {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A sink that lets no page in before all stand still.
-pub(super) struct Meeting<'a, S> {
-    sink: S,
-    together: Option<&'a Together>,
-    order: &'a Order,
-    met: bool,
-}
-
-impl<'a, S> Meeting<'a, S> {
-    pub(super) fn new(sink: S, together: Option<&'a Together>, order: &'a Order) -> Meeting<'a, S> {
-        Meeting { sink, together, order, met: false }
-    }
-
-    pub(super) fn into_sink(self) -> S {
-        self.sink
-    }
-}
-
-impl<S: PageSink> PageSink for Meeting<'_, S> {
-    fn open(&mut self, pagemap: PagemapId) -> io::Result<bool> {
-        // CRIU begins to send memory only when all processes of its container stand still.
-        let opened = self.sink.open(pagemap)?;
-        if let (Some(together), false) = (self.together, self.met) {
-            together.wait(Stage::Frozen, self.order).map_err(io::Error::other)?;
-            self.met = true;
-        }
-        Ok(opened)
-    }
-
-    fn has_parent(&mut self, pagemap: PagemapId) -> io::Result<bool> {
-        self.sink.has_parent(pagemap)
-    }
-
-    fn pages(
-        &mut self,
-        pagemap: PagemapId,
-        vaddr: u64,
-        flags: PageFlags,
-        pages: u64,
-        body: &mut dyn Read,
-    ) -> io::Result<()> {
-        self.sink.pages(pagemap, vaddr, flags, pages, body)
-    }
-
-    fn hole(&mut self, pagemap: PagemapId, vaddr: u64, flags: PageFlags, pages: u64) -> io::Result<()> {
-        self.sink.hole(pagemap, vaddr, flags, pages)
-    }
-
-    fn close(&mut self) -> io::Result<()> {
-        self.sink.close()
     }
 }
 

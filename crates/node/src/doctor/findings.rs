@@ -201,7 +201,7 @@ fn check_features(program: &Program) -> Vec<FeatureTrial> {
 fn check(program: &Program, arguments: &[&str]) -> CriuTrial {
     let mut command = criu_bundle::command(program);
     command.args(["check", "--no-default-config"]).args(arguments);
-    if crate::checkpoint::unprivileged() {
+    if crate::capabilities::unprivileged() {
         command.arg("--unprivileged");
     }
     let asked = thread::scope(|scope| {

@@ -14,10 +14,10 @@ use super::gate::{self, MANIFEST, STORE};
 use super::message::Offer;
 use super::source::{Move, ends_for_good};
 use super::{MigrationError, source};
-use crate::checkpoint::Order;
 use crate::container::ContainerError;
 use crate::container::checkpoint::{Done, Heir};
 use crate::container::generation::Stored;
+use crate::order::Order;
 use crate::staging::{self, Staging};
 
 /// The annotation with what the source offers.

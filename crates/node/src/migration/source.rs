@@ -13,7 +13,6 @@ use super::channel::Channel;
 use super::depot::{Depot, Shared};
 use super::message::{Answer, Offer, Request, VERSION};
 use super::{MigrationError, Ticket, fit};
-use crate::checkpoint::Order;
 use crate::container::adoption::outline::bound_mounts;
 use crate::container::adoption::{Adopter, Outline};
 use crate::container::carry::Carry;
@@ -23,6 +22,7 @@ use crate::container::generation::{self, Destination, Stored};
 use crate::container::{Container, ContainerError};
 use crate::criu_bundle;
 use crate::machine::Machine;
+use crate::order::Order;
 
 /// What the container is called in the store between the two.
 const NAME: &str = "migration";

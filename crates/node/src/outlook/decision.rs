@@ -9,8 +9,8 @@ use torpor_criu::options::Tcp;
 use super::{Answer, Finding, Seen, Wanted};
 use crate::config::show_duration;
 use crate::container::Status;
-use crate::container::dump::GHOST_LIMIT;
 use crate::container::obstacle::Obstacle;
+use crate::freeze::GHOST_LIMIT;
 use crate::open_files::{OpenFile, OpenKind, Place};
 
 /// What CRIU takes for any program, in milliseconds, and for each process of it.

@@ -10,12 +10,12 @@ use torpor_criu::program::Program;
 use torpor_criu::rpc::CgroupMode;
 
 use crate::accelerator::{Accelerators, Plugins, RECORD};
-use crate::checkpoint::Order;
 use crate::container::ContainerError;
 use crate::container::checkpoint::Done;
 use crate::container::directory::{IntoDirectory, partial};
 use crate::container::dump::Wishes;
-use crate::container::freeze::Tree;
+use crate::freeze::{Owner, Tree};
+use crate::order::Order;
 use crate::outlook::{self, Answer, Seen, Wanted};
 use crate::phase::{Phase, Phases};
 use crate::process_tree;
@@ -76,7 +76,7 @@ impl Job<'_> {
     }
 
     pub(super) fn tree(&self) -> Tree<'_> {
-        Tree { root: self.root, freezer: None, leave_running: self.wishes.leave_running }
+        Tree { root: self.root, owner: Owner::Other { freezer: None } }
     }
 
     /// Nobody else makes a checkpoint of it at the same time.

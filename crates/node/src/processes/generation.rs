@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use torpor_criu::session::DefaultConfig;
 use torpor_store::Manifest;
 use torpor_store::lineage::{Epoch, Lineage, Program};
 
@@ -10,20 +11,20 @@ use super::checkpoint::Job;
 use super::restore::{Processes, restore};
 use crate::accelerator::{self, Accelerators, Plugins, RECORD};
 use crate::container::checkpoint::Done;
-use crate::container::freeze::Engine;
 use crate::container::generation::{Destination, Process, Stored};
 use crate::container::publication::{self, IntoStore};
 use crate::container::stored::{Origin, attempt, go_on, images_into, never_ended, offered};
 use crate::container::{ContainerError, Lease, Taker};
 use crate::facts::{self, FactsError};
+use crate::freeze::Engine;
 use crate::machine::Machine;
 use crate::mounts::MountPlan;
 use crate::open_files::OpenFiles;
 use crate::phase::{Phase, Phases};
-use crate::process_tree;
 use crate::restore::{Misfit, check};
 use crate::staging::{self, Staging};
 use crate::volumes::{self, VolumeRecord};
+use crate::{budget, process_tree};
 
 /// The version of the document that this release writes, and the newest it reads.
 pub const VERSION: u32 = 1;
@@ -83,8 +84,11 @@ impl Job<'_> {
         staging::clean_up(into.staging, "processes-");
         let staging = Staging::create(into.staging, &format!("processes-{}", self.root))
             .map_err(ContainerError::place(into.staging))?;
-        let engine = Engine::start(self.criu)?;
-        let options = self.options(&seen, &order, staging.path());
+        let mut engine = Engine::start(self.criu, DefaultConfig::Ignore)?;
+        let budget = budget::decide(None, budget::Memory::read());
+        engine.leave_memory(self.root, &order, budget);
+        let mut options = self.options(&seen, &order, staging.path());
+        engine.lead_memory(&mut options);
         let facts = Facts {
             version: VERSION,
             kind: KIND.to_owned(),
@@ -95,7 +99,7 @@ impl Job<'_> {
                 started: process_tree::started(self.root).ok_or(process_tree::Gone(self.root))?,
             },
             criu: crate::facts::Criu {
-                version: engine.version,
+                version: engine.version(),
                 options: options.record(),
                 own_configuration: false,
             },
@@ -119,7 +123,7 @@ impl Job<'_> {
             staging: staging.path(),
             options: &options,
         };
-        let draft = to.draft(into.repository, None, seen.memory)?;
+        let draft = to.draft(into.repository, &engine, budget, seen.memory)?;
         let (manifest, frozen) = to.make(engine, draft, &mut phases, &mut |draft| {
             if let Some(used) = Accelerators::record(&seen.accelerators) {
                 draft.image(RECORD, &mut used.as_bytes())?;

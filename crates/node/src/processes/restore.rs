@@ -83,7 +83,7 @@ pub fn restore(wanted: &Processes<'_>) -> Result<Option<i32>, ContainerError> {
     let mut common = Common::new(&images);
     common.work_dir = Some(work.path().to_owned());
     common.log_file = Some(LOG.to_owned());
-    common.unprivileged = crate::checkpoint::unprivileged();
+    common.unprivileged = crate::capabilities::unprivileged();
     common.tcp = if has_connections(wanted.images)? { Tcp::Established } else { Tcp::Fail };
     common.ext_unix_sockets = wanted.external_unix;
     common.shell_job = wanted.shell_job;

@@ -14,13 +14,14 @@ use super::captures::{self, Capture, News, Snapshot, word};
 use super::program::{Kept, Running};
 use super::signals::{Meaning, meaning};
 use super::{WrapperError, ending, epoch};
-use crate::checkpoint::{CheckpointError, Committed, Order};
+use crate::checkpoint::{CheckpointError, Committed};
 use crate::children::{Children, Ended};
 use crate::config::{Fenced, Slots};
 use crate::control::{self, Incoming, Outcome, Replier, Request};
 use crate::deadline::{Deadline, Fit, Throughput};
 use crate::http;
 use crate::node_state;
+use crate::order::Order;
 use crate::phase::Phase;
 use crate::process_tree;
 use crate::sys::process;
@@ -472,10 +473,8 @@ impl EventLoop {
 
 fn report(error: &CheckpointError) {
     tracing::error!(error = %chain(error), remedy = error.remedy(), "no checkpoint; the program runs on");
-    if let CheckpointError::Dump { diagnosis, .. } = error {
-        for line in &diagnosis.lines {
-            tracing::error!("criu: {line}");
-        }
+    for line in error.diagnosis().map(|diagnosis| &diagnosis.lines).into_iter().flatten() {
+        tracing::error!("criu: {line}");
     }
 }
 

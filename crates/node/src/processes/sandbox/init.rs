@@ -120,7 +120,7 @@ fn restore(wanted: &Restore, output: File) -> Result<Alive, Box<Reply>> {
     let input = File::open("/dev/null").map_err(failed("open /dev/null"))?;
     // CRIU's own PIDs, and those of what it starts, are in the way of no restored one.
     launch::continue_pids_after(wanted.highest_pid).map_err(failed("choose PIDs"))?;
-    let mut spawn = Spawn { capabilities: crate::checkpoint::raised_for_criu(), ..Spawn::default() };
+    let mut spawn = Spawn { capabilities: crate::capabilities::raised_for_criu(), ..Spawn::default() };
     let mut inherited = Vec::new();
     let streams =
         wanted.inputs.iter().map(|key| (key, &input)).chain(wanted.outputs.iter().map(|key| (key, &output)));
@@ -155,7 +155,7 @@ fn options(wanted: &Restore) -> RestoreOptions {
     let mut common = Common::new(&wanted.images);
     common.work_dir = Some(wanted.work.clone());
     common.log_file = Some(LOG.to_owned());
-    common.unprivileged = crate::checkpoint::unprivileged();
+    common.unprivileged = crate::capabilities::unprivileged();
     common.tcp = if wanted.connections { Tcp::Established } else { Tcp::Close };
     common.tcp_skip_in_flight = true;
     common.ext_unix_sockets = wanted.external_unix;

@@ -19,8 +19,8 @@ use torpor_criu::image::pagemap::{self, PageFlags, PagemapReader};
 use torpor_criu::image::{Kind, Limits, Name};
 use torpor_store::{Draft, MemoryId, PageRange};
 
-use super::CheckpointError;
-use super::order::Order;
+use super::FreezeError;
+use crate::order::Order;
 use crate::process_tree;
 use crate::sys::memory;
 
@@ -89,12 +89,7 @@ struct Pages {
 const FLAGS: PageFlags = PageFlags(PageFlags::LAZY.0 | PageFlags::PRESENT.0);
 
 /// Takes all memory into the draft, as CRIU has noted it in `images`.
-pub(crate) fn take(
-    images: &Path,
-    root: i32,
-    order: &Order,
-    draft: &mut Draft,
-) -> Result<(), CheckpointError> {
+pub(crate) fn take(images: &Path, root: i32, order: &Order, draft: &mut Draft) -> Result<(), FreezeError> {
     let began = Instant::now();
     let mut pages = Pages::default();
     let pids: HashMap<u64, i32> = process_tree::of(root)
@@ -102,7 +97,7 @@ pub(crate) fn take(
         .filter_map(|pid| Some((process_tree::pid_as_seen_by(pid, root)?.unsigned_abs().into(), pid)))
         .collect();
     let entries = fs::read_dir(images).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-    for entry in entries.map_err(CheckpointError::staging(images))? {
+    for entry in entries.map_err(FreezeError::place(images))? {
         let name = entry.file_name();
         let Some(Name { kind, id: Some(id) }) = name.to_str().and_then(Name::parse) else { continue };
         match kind {
@@ -139,9 +134,9 @@ impl Pages {
         memory: MemoryId,
         pid: Option<&i32>,
         draft: &mut Draft,
-    ) -> Result<(), CheckpointError> {
-        let invalid = |source| CheckpointError::Pagemap { path: path.to_owned(), source };
-        let failed = CheckpointError::staging(images);
+    ) -> Result<(), FreezeError> {
+        let invalid = |source| FreezeError::Pagemap { path: path.to_owned(), source };
+        let failed = FreezeError::place(images);
         let file = File::open(path).map_err(&failed)?;
         let reader = PagemapReader::new(BufReader::new(file), Limits::default()).map_err(invalid)?;
         let image = images.join(Kind::Pages.file_name(reader.pages_id().into()));
@@ -159,7 +154,7 @@ impl Pages {
             }
         }
         if !left.is_empty() {
-            let pid = *pid.ok_or_else(|| CheckpointError::NoProcess(path.to_owned()))?;
+            let pid = *pid.ok_or_else(|| FreezeError::NoProcess(path.to_owned()))?;
             self.processes
                 .push(Process { pid, memory: File::open(format!("/proc/{pid}/mem")).map_err(&failed)? });
             self.left.insert(memory, (self.processes.len() - 1, left));

@@ -10,41 +10,41 @@ use std::fs::{self, File};
 use std::io;
 use std::ops::Range;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use torpor_store::{Draft, DraftError, MemoryId, PageRange};
 
 use super::{FLAGS, PAGE};
+use crate::freeze::{Dump, Standstill};
 use crate::process_tree;
 use crate::sys::memory::{self, Pages};
 
 /// How long to wait before looking again whether all stands still.
 const PAUSE: Duration = Duration::from_micros(300);
 
-/// Waits until all tasks of the tree below `root` stand still, which `criu` dumps into `images`, and takes what memory
-/// there is into the draft on trial, until `stop` is set. Returns since when they stand still.
+/// Waits until all tasks of the tree stand still, and takes what memory there is into the draft on trial, until all is
+/// noted.
 ///
 /// # Errors
 /// The draft refuses a range.
 pub(crate) fn try_early(
-    root: i32,
-    criu: i32,
-    images: &Path,
-    stop: &AtomicBool,
+    dump: &Dump<'_>,
+    standstill: &Standstill<'_>,
     draft: &mut Draft,
-) -> Result<Option<Instant>, DraftError> {
+) -> Result<(), DraftError> {
+    let Dump { criu, root, images, all_noted, .. } = *dump;
     // CRIU makes its first image when it has stopped the last task (`criu/cr-dump.c`, `cr_dump_tasks`).
     while !has_image(images) {
-        if stop.load(Ordering::Relaxed) {
-            return Ok(None);
+        if all_noted.load(Ordering::Relaxed) {
+            return Ok(());
         }
         std::thread::sleep(PAUSE);
     }
-    let since = Instant::now();
+    let together = standstill.reached();
     let tree = process_tree::of(root);
-    if !tree.iter().all(|pid| is_held(*pid, criu)) {
-        return Ok(Some(since));
+    if together.is_err() || !tree.iter().all(|pid| is_held(*pid, criu)) {
+        return Ok(());
     }
     let (mut ranges, mut pids) = (Vec::new(), Vec::new());
     for pid in tree {
@@ -65,8 +65,7 @@ pub(crate) fn try_early(
         got if got == room.len() => Ok(()),
         _ => Err(io::ErrorKind::UnexpectedEof.into()),
     };
-    draft.pages_on_trial(&ranges, &read, stop)?;
-    Ok(Some(since))
+    draft.pages_on_trial(&ranges, &read, all_noted)
 }
 
 fn has_image(images: &Path) -> bool {

@@ -1,35 +1,30 @@
 //! Memory from the page server into a draft.
 
 use std::io::{self, Read};
-use std::sync::OnceLock;
-use std::time::Instant;
 
 use torpor_criu::page_server::{PageFlags, PageSink, PagemapId, PagemapKind};
 use torpor_store::{Draft, MemoryId};
 
-use super::order::Order;
+use super::Standstill;
+use crate::order::Order;
 
 /// A sink that gives pages to a draft as they come, and stops when the order's time is over: CRIU then rolls back.
-pub(crate) struct PagesIntoDraft<'a> {
-    draft: Draft,
+pub(super) struct PagesIntoDraft<'a> {
+    draft: &'a mut Draft,
     order: &'a Order,
-    /// When the first memory came: all tasks stood still then.
-    frozen: &'a OnceLock<Instant>,
+    standstill: &'a Standstill<'a>,
 }
 
 impl<'a> PagesIntoDraft<'a> {
-    pub(crate) fn new(draft: Draft, order: &'a Order, frozen: &'a OnceLock<Instant>) -> Self {
-        PagesIntoDraft { draft, order, frozen }
-    }
-
-    pub(crate) fn into_draft(self) -> Draft {
-        self.draft
+    pub(super) fn new(draft: &'a mut Draft, order: &'a Order, standstill: &'a Standstill<'a>) -> Self {
+        PagesIntoDraft { draft, order, standstill }
     }
 }
 
 impl PageSink for PagesIntoDraft<'_> {
     fn open(&mut self, _pagemap: PagemapId) -> io::Result<bool> {
-        self.frozen.get_or_init(Instant::now);
+        // CRIU begins to send memory only when all processes of its tree stand still.
+        self.standstill.reached()?;
         // No parent: pages that an earlier generation has are found by their content.
         Ok(false)
     }

@@ -38,6 +38,13 @@ impl Order {
         self.ordered
     }
 
+    /// Whether it was ordered for a program that runs on afterwards: that one must run soon, so work waits until after the
+    /// thaw. For one that ends only the commit counts, so work begins at once.
+    #[must_use]
+    pub fn runs_on(&self) -> bool {
+        self.ordered != Kind::Suspend
+    }
+
     /// Gives it a deadline from now on.
     pub fn expect_by(&self, give_up: Instant) {
         self.state().give_up = Some(give_up);
@@ -51,7 +58,7 @@ impl Order {
     /// Whether it became a suspend after CRIU had been told to let the program run on.
     #[must_use]
     pub fn was_turned(&self) -> bool {
-        self.ordered != Kind::Suspend && self.state().kind == Kind::Suspend
+        self.runs_on() && self.state().kind == Kind::Suspend
     }
 
     /// What the generation is for.
