@@ -158,7 +158,7 @@ impl Job<'_> {
             let ability = ability.with_plugins(plugins.as_ref());
             match ability.obstacles.first() {
                 None => return Ok((sight, ability)),
-                Some(obstacle) if since.elapsed() < obstacle.may_pass_within(self.container.init) => {
+                Some(obstacle) if since.elapsed() < obstacle.may_pass_within() => {
                     std::thread::sleep(PACE);
                 }
                 Some(obstacle) => return Err(refused(obstacle.clone())),

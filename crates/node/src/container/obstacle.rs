@@ -93,17 +93,16 @@ impl fmt::Display for Obstacle {
 }
 
 impl Obstacle {
-    /// How long it may take to pass by itself, in a container whose first process is `init`.
-    pub(super) fn may_pass_within(&self, init: i32) -> Duration {
+    /// How long it may take to pass by itself.
+    pub(super) fn may_pass_within(&self) -> Duration {
         match self {
             // CRIU's own log, which a process has open while it is dumped: after a dump that was cut off, for a moment.
             Obstacle::Outside { path, .. } if path.file_name() == Some(OsStr::new(LOG)) => {
                 Duration::from_secs(5)
             }
-            // A command that was run in the container, and is about to end.
-            Obstacle::Outside { pid, .. } | Obstacle::Terminal { pid, .. } if *pid != init => {
-                Duration::from_millis(500)
-            }
+            // A command that was run in the container, and is about to end; or its first process, which the runtime has just
+            // let go: it closes what it had of the machine's, and then becomes the program.
+            Obstacle::Outside { .. } | Obstacle::Terminal { .. } => Duration::from_millis(500),
             _ => Duration::ZERO,
         }
     }
@@ -268,12 +267,12 @@ mod tests {
     #[test]
     fn what_a_dump_or_a_command_leaves_for_a_moment_is_waited_for() {
         let within = |pid, path: &str| {
-            Obstacle::Outside { pid, descriptor: 2, path: path.into() }.may_pass_within(1).as_millis()
+            Obstacle::Outside { pid, descriptor: 2, path: path.into() }.may_pass_within().as_millis()
         };
         assert_eq!(within(1, "/run/torpor/container-web/dump.log"), 5000);
         assert_eq!(within(7, "/var/log/web.log"), 500);
-        assert_eq!(within(1, "/var/log/web.log"), 0);
-        assert!(Obstacle::IoUring { pid: 7 }.may_pass_within(1).is_zero());
+        assert_eq!(within(1, "/1/task/1/fd"), 500);
+        assert!(Obstacle::IoUring { pid: 7 }.may_pass_within().is_zero());
     }
 
     #[test]
