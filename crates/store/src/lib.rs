@@ -8,6 +8,7 @@ mod block;
 pub mod checksum;
 #[cfg(any(test, fuzzing))]
 pub mod decoders;
+pub mod direct;
 pub mod draft;
 mod format;
 pub mod gc;

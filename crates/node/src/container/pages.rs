@@ -11,6 +11,7 @@ use std::thread::JoinHandle;
 
 use torpor_criu::image::pagemap::{Generation, PageFlags, PagemapWriter};
 use torpor_criu::page_server::{PageSink, PagemapId, PagemapKind};
+use torpor_store::direct::{Aligned, Writes};
 
 use crate::freeze::Standstill;
 use crate::order::Order;
@@ -23,7 +24,7 @@ const PAGE_BYTES: usize = PAGE as usize;
 /// A part of a pages image: the image's number, and the bytes.
 struct Chunk {
     number: u32,
-    bytes: Vec<u8>,
+    room: Aligned,
     filled: usize,
 }
 
@@ -45,14 +46,14 @@ pub(super) struct PagesIntoDirectory<'a> {
     waiting: Vec<Chunk>,
     /// Whether the writer is given chunks as they come.
     streaming: bool,
-    free: Vec<Vec<u8>>,
+    free: Vec<Aligned>,
     writer: Writer,
 }
 
 /// The thread that writes.
 struct Writer {
     chunks: Sender<Chunk>,
-    written: Receiver<Vec<u8>>,
+    written: Receiver<Aligned>,
     thread: Option<JoinHandle<io::Result<()>>>,
 }
 
@@ -118,8 +119,8 @@ impl<'a> PagesIntoDirectory<'a> {
             self.pass_on();
         }
         if self.current.is_none() {
-            let bytes = match self.free.pop() {
-                Some(bytes) => bytes,
+            let room = match self.free.pop() {
+                Some(room) => room,
                 None => {
                     self.streaming = true;
                     for chunk in std::mem::take(&mut self.waiting) {
@@ -128,7 +129,7 @@ impl<'a> PagesIntoDirectory<'a> {
                     self.writer.take()?
                 }
             };
-            self.current = Some(Chunk { number, bytes, filled: 0 });
+            self.current = Some(Chunk { number, room, filled: 0 });
         }
         self.current.as_mut().ok_or_else(|| io::ErrorKind::OutOfMemory.into())
     }
@@ -170,7 +171,7 @@ impl PageSink for PagesIntoDirectory<'_> {
         while let Some(some) = left.filter(|left| *left > 0) {
             let chunk = self.chunk(number)?;
             let some = some.min(CHUNK - chunk.filled);
-            body.read_exact(&mut chunk.bytes[chunk.filled..chunk.filled + some])?;
+            body.read_exact(&mut chunk.room[chunk.filled..chunk.filled + some])?;
             chunk.filled += some;
             left = left.map(|left| left - some);
         }
@@ -192,27 +193,22 @@ impl Writer {
         let (give_back, written) = mpsc::channel();
         let directory = directory.to_owned();
         let thread = std::thread::Builder::new().name("pages".into()).spawn(move || {
-            let mut open: Option<(u32, File)> = None;
-            for chunk in to_write {
+            let mut open: Option<(u32, PagesFile)> = None;
+            for Chunk { number, room, filled } in to_write {
                 let file = match &mut open {
-                    Some((number, file)) if *number == chunk.number => file,
+                    Some((of, file)) if *of == number => file,
                     _ => {
                         if let Some((_, file)) = open.take() {
-                            file.sync_data()?;
+                            file.finish()?;
                         }
-                        let path = pages_image(&directory, chunk.number);
-                        let file = File::options().append(true).create(true).open(path)?;
-                        &mut open.insert((chunk.number, file)).1
+                        &mut open.insert((number, PagesFile::open(&pages_image(&directory, number))?)).1
                     }
                 };
-                file.write_all(&chunk.bytes[..chunk.filled])?;
+                file.write(&room[..filled])?;
                 // Nobody wants it back at the end.
-                let _ = give_back.send(chunk.bytes);
+                let _ = give_back.send(room);
             }
-            if let Some((_, file)) = open {
-                file.sync_data()?;
-            }
-            Ok(())
+            open.map_or(Ok(()), |(_, file)| file.finish())
         })?;
         Ok(Writer { chunks, written, thread: Some(thread) })
     }
@@ -222,9 +218,9 @@ impl Writer {
     }
 
     /// Memory that was written. Waits for it.
-    fn take(&mut self) -> io::Result<Vec<u8>> {
+    fn take(&mut self) -> io::Result<Aligned> {
         match self.written.recv() {
-            Ok(bytes) => Ok(bytes),
+            Ok(room) => Ok(room),
             Err(_) => Err(self.end().err().unwrap_or_else(|| io::ErrorKind::BrokenPipe.into())),
         }
     }
@@ -246,10 +242,35 @@ fn pages_image(directory: &Path, number: u32) -> PathBuf {
 }
 
 /// Memory that is really there: the first write to each page would cost time under the freeze.
-fn touched() -> Vec<u8> {
-    let mut bytes = vec![0; CHUNK];
-    bytes.iter_mut().step_by(PAGE_BYTES).for_each(|byte| *byte = 1);
-    bytes
+fn touched() -> Aligned {
+    let mut room = Aligned::zeroed(CHUNK);
+    room.iter_mut().step_by(PAGE_BYTES).for_each(|byte| *byte = 1);
+    room
+}
+
+/// A pages image that is written at its end.
+struct PagesFile {
+    file: File,
+    end: u64,
+    writes: Writes,
+}
+
+impl PagesFile {
+    fn open(path: &Path) -> io::Result<PagesFile> {
+        let file = File::options().write(true).create(true).truncate(false).open(path)?;
+        let end = file.metadata()?.len();
+        Ok(PagesFile { file, end, writes: Writes::default() })
+    }
+
+    fn write(&mut self, pages: &[u8]) -> io::Result<()> {
+        self.writes.write(&self.file, pages, self.end)?;
+        self.end += pages.len() as u64;
+        Ok(())
+    }
+
+    fn finish(self) -> io::Result<()> {
+        self.file.sync_data()
+    }
 }
 
 #[cfg(test)]

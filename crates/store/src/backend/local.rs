@@ -16,6 +16,7 @@ use rustix::fs::{
 };
 
 use super::{Backend, BackendError, Created, Entry, MAX_RECORD, Scratch, Stat, Tag, Upload, check_key};
+use crate::direct::{Aligned, Writes};
 
 /// Unfinished objects, and the file whose time is the store's clock.
 const TEMPORARY: &str = "tmp";
@@ -24,8 +25,6 @@ const CLOCK: &str = "tmp/clock";
 const LOCK: &str = "lock";
 /// Bytes that are written at once.
 const PIECE: usize = 1 << 20;
-/// What addresses, offsets and lengths of direct writes are multiples of: no block device asks for more than a page.
-const ALIGNMENT: usize = 4096;
 
 /// A directory.
 #[derive(Debug, Clone)]
@@ -173,48 +172,26 @@ struct LocalUpload {
     written: u64,
 }
 
-/// Bytes on their way to a file, collected in a piece that lies in memory as the device wants it.
+/// Bytes on their way to a file, collected in a piece.
+#[derive(Default)]
 struct Pending {
-    memory: Vec<u8>,
-    start: usize,
+    /// Empty as long as nothing was collected.
+    piece: Aligned,
     used: usize,
-    /// Whether full pieces go past the page cache. That keeps large objects out of the memory of the container, and is
-    /// faster than filling the cache and waiting for it to be written; not every file system has it.
-    direct: bool,
+    writes: Writes,
 }
 
 impl Pending {
-    fn new() -> Self {
-        Self { memory: Vec::new(), start: 0, used: 0, direct: true }
-    }
-
     /// What is still free of the piece.
     fn free(&mut self) -> &mut [u8] {
-        if self.memory.is_empty() {
-            self.memory = vec![0; PIECE + ALIGNMENT];
-            self.start = self.memory.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);
+        if self.piece.is_empty() {
+            self.piece = Aligned::zeroed(PIECE);
         }
-        &mut self.memory[self.start + self.used..self.start + PIECE]
+        &mut self.piece[self.used..]
     }
 
-    fn bytes(&self) -> &[u8] {
-        &self.memory[self.start..self.start + self.used]
-    }
-
-    /// Writes the piece at `offset`; a full one directly, where that can be done.
     fn write(&mut self, file: &File, offset: u64) -> io::Result<()> {
-        let directly = self.direct && self.used == PIECE;
-        let flags = if directly { OFlags::DIRECT } else { OFlags::empty() };
-        self.direct &= rustix::fs::fcntl_setfl(file, flags).is_ok() || !directly;
-        match file.write_all_at(self.bytes(), offset) {
-            // Some file systems take the flag and refuse the write.
-            Err(error) if directly && error.kind() == io::ErrorKind::InvalidInput => {
-                self.direct = false;
-                rustix::fs::fcntl_setfl(file, OFlags::empty())?;
-                file.write_all_at(self.bytes(), offset)?;
-            }
-            done => done?,
-        }
+        self.writes.write(file, &self.piece[..self.used], offset)?;
         self.used = 0;
         Ok(())
     }
@@ -223,7 +200,7 @@ impl Pending {
 impl LocalUpload {
     fn begin(backend: &LocalBackend) -> Result<Self, BackendError> {
         let (path, file) = backend.temporary()?;
-        Ok(Self { backend: backend.clone(), path, file: Some(file), pending: Pending::new(), written: 0 })
+        Ok(Self { backend: backend.clone(), path, file: Some(file), pending: Pending::default(), written: 0 })
     }
 
     fn append(&mut self, mut bytes: &[u8]) -> Result<(), BackendError> {
