@@ -123,7 +123,7 @@ fn processes_in_a_store_go_on_once_and_end_with_their_own_code() {
     let restore = ["restore", "jobs/counter", "--room", "room"];
     let mut running = torpor(&counter, &restore).spawn().unwrap();
     counts_beyond(&counter, stopped);
-    fs::write(counter.path("end"), "7").unwrap();
+    end_with(&counter, "7");
     assert_eq!(running.wait().unwrap().code(), Some(7), "its own exit code");
     assert!(fs::read_dir(counter.path("room")).unwrap().next().is_none());
 
@@ -147,12 +147,18 @@ fn what_cannot_be_checkpointed_is_refused_with_its_reason() {
     assert!(!counter.path("i").exists());
 }
 
+/// Has the program end with an exit code, which it never reads half-written.
+fn end_with(counter: &Dumped, code: &str) {
+    fs::write(counter.path("end.new"), code).unwrap();
+    fs::rename(counter.path("end.new"), counter.path("end")).unwrap();
+}
+
 /// Restores in the foreground, and lets the program end once it has counted on.
 fn goes_on(counter: &Dumped, words: &[&str]) {
     fs::write(counter.path("count"), "0").unwrap();
     let mut running = torpor(counter, words).spawn().unwrap();
     counts_beyond(counter, 3);
-    fs::write(counter.path("end"), "5").unwrap();
+    end_with(counter, "5");
     assert_eq!(running.wait().unwrap().code(), Some(5), "{words:?}");
     fs::remove_file(counter.path("end")).unwrap();
 }

@@ -173,8 +173,8 @@ fn a_warm_image_starts_ready_and_afresh_under_runc() {
     }
     let kill = |signal: &str| {
         let script = format!(
-            "{torpor} warm /run/server.tar --room /run/room --until log:^never$ --to {image} > /run/said 2>&1 & p=$!; \
-             while ! grep -q ^beginning /run/said; do sleep 0.05; done; kill -{signal} $p; wait $p || true"
+            "rm -f /run/said; {torpor} warm /run/server.tar --room /run/room --until log:^never$ --to {image} > /run/said 2>&1 & p=$!; \
+             while ! grep -qs ^beginning /run/said; do sleep 0.05; done; kill -{signal} $p; wait $p || true"
         );
         node.run(&["bash", "-c", &script]);
     };
