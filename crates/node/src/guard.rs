@@ -52,6 +52,13 @@ pub enum Watch {
         /// The PID that the root of the tree gets.
         root: i32,
     },
+    /// A runtime makes checkpoints of containers.
+    Call {
+        /// The containers, with commas between them.
+        ids: String,
+        /// Where the runtime listens.
+        socket: PathBuf,
+    },
     /// Nothing.
     Nothing,
 }
@@ -65,6 +72,7 @@ impl fmt::Display for Watch {
                 write!(f, "container {criu} {root} {}", freezer.display())
             }
             Watch::Restore { criu, root } => write!(f, "restore {criu} {root}"),
+            Watch::Call { ids, socket } => write!(f, "call {ids} {}", socket.display()),
             Watch::Nothing => f.write_str("nothing"),
         }
     }
@@ -88,6 +96,9 @@ impl FromStr for Watch {
             }),
             ["restore", criu, root] => {
                 pid(criu).zip(pid(root)).map(|(criu, root)| Watch::Restore { criu, root })
+            }
+            ["call", ids, socket @ ..] if !socket.is_empty() => {
+                Some(Watch::Call { ids: (*ids).to_owned(), socket: socket.join(" ").into() })
             }
             ["nothing"] => Some(Watch::Nothing),
             _ => None,
@@ -171,6 +182,10 @@ pub fn stand(line: impl Read) -> io::Result<Outcome> {
             let woken = crate::container::release(root, freezer.map(Freezer::new).as_ref());
             Outcome::Released { rolled_back, woken }
         }
+        Watch::Call { ids, socket } => {
+            let woken = crate::container::archive::given_up(&ids, &socket);
+            Outcome::Released { rolled_back: true, woken }
+        }
         Watch::Restore { criu, root } => {
             let rolled_back = end_of(criu);
             // Half made or whole: nobody is there to pass on its end. The next start restores it again.
@@ -247,10 +262,11 @@ mod tests {
             Watch::Dump { criu: 12, root: 10_000 },
             container(None),
             container(Some("/sys/fs/cgroup/a group")),
+            Watch::Call { ids: "1f,2a".into(), socket: "/run/a runtime.sock".into() },
         ] {
             assert_eq!(watch.to_string().parse(), Ok(watch));
         }
-        for line in ["", "dump", "dump 1 2", "dump 5 x", "dump -1 5", "kill 5"] {
+        for line in ["", "dump", "dump 1 2", "dump 5 x", "dump -1 5", "kill 5", "call 1f"] {
             assert_eq!(line.parse::<Watch>(), Err(NotAWatch(line.to_owned())));
         }
     }

@@ -17,30 +17,35 @@ use super::kubelet::{Kubelet, KubeletError};
 use super::obstacle::{Ability, Obstacle};
 use super::refusal::Refusal;
 use super::state::{Container, PodPlace, Status};
-use super::{ContainerError, directory};
+use super::{ContainerError, Query, Roots, directory};
+use crate::guard::{Guard, Watch};
+use crate::staging::{self, Staging};
 
 /// Where the kubelet puts archives.
 pub const KUBELETS: &str = "/var/lib/kubelet/checkpoints";
 /// How long a runtime may take to let a container go on whose checkpoint failed.
-const GO_ON: Duration = Duration::from_secs(3);
+const GO_ON: Duration = Duration::from_secs(4);
+/// How long a container runs before it counts as one that is not frozen any more by a call that was given up.
+const QUIET: Duration = Duration::from_secs(1);
 /// How often it is looked whether it did.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// What ends the name of an archive that is being written.
-const PARTIAL: &str = ".torpor-partial";
+/// What begins the name of a directory in which an archive is written, beside its place.
+const STAGING: &str = ".torpor-archive-";
 /// The longest name that file systems take, in bytes (`NAME_MAX`).
 const LONGEST: usize = 255;
 
 /// A file that is to be.
 #[derive(Debug)]
 pub struct Placement {
+    staging: Staging,
     partial: PathBuf,
     path: PathBuf,
 }
 
 impl Placement {
     /// In `wanted`, which is a file that is not there yet, or a directory: there it gets a name as the kubelet gives, but
-    /// of a moment in nanoseconds.
+    /// of a moment in nanoseconds. What earlier ones left there that were killed is removed.
     ///
     /// # Errors
     /// There is such a file, or no such directory.
@@ -50,24 +55,29 @@ impl Placement {
             return Err(ContainerError::Taken { path });
         }
         let failed = ContainerError::place(&path);
-        let name = path.file_name().ok_or_else(|| failed(Errno::INVAL.into()))?;
-        let mut hidden = std::ffi::OsString::from(".");
-        hidden.push(name);
-        hidden.push(PARTIAL);
-        let partial = path.with_file_name(hidden);
-        if std::fs::remove_file(&partial).is_ok() {
-            tracing::warn!(path = %partial.display(), "an earlier checkpoint was cut off; what it left is removed");
+        if path.file_name().is_none() {
+            return Err(failed(Errno::INVAL.into()));
         }
-        match partial.parent().is_some_and(Path::is_dir) {
-            true => Ok(Placement { partial, path }),
-            false => Err(failed(Errno::NOENT.into())),
+        let directory = directory_of(&path);
+        if !directory.is_dir() {
+            return Err(failed(Errno::NOENT.into()));
         }
+        staging::clean_up(directory, STAGING);
+        let name = format!("{STAGING}{}-{:x}", std::process::id(), Timestamp::now().as_nanosecond());
+        let staging = Staging::create(directory, &name).map_err(&failed)?;
+        Ok(Placement { partial: staging.path().join("archive.tar"), staging, path })
     }
 
     /// Where it is to be written.
     #[must_use]
     pub fn partial(&self) -> &Path {
         &self.partial
+    }
+
+    /// The directory that it will be in.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        directory_of(&self.path)
     }
 
     /// It is whole: puts it where it is wanted. Returns where that is.
@@ -78,16 +88,14 @@ impl Placement {
         let failed = ContainerError::place(&self.path);
         std::fs::File::open(&self.partial).and_then(|file| file.sync_all()).map_err(&failed)?;
         put(&self.partial, &self.path)?;
-        let directory = self.path.parent().unwrap_or(Path::new("/"));
-        std::fs::File::open(directory).and_then(|directory| directory.sync_all()).map_err(&failed)?;
-        Ok(self.path.clone())
+        std::fs::File::open(self.directory()).and_then(|directory| directory.sync_all()).map_err(&failed)?;
+        drop(self.staging);
+        Ok(self.path)
     }
 }
 
-impl Drop for Placement {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.partial);
-    }
+fn directory_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Gives a file another name, which no other file may have.
@@ -113,12 +121,11 @@ pub fn directory_name(namespace: &str, pod: &str, now: Timestamp) -> String {
     file_name(&format!("{pod}_{namespace}"), &format!("-{now:.9}"))
 }
 
-/// A name of one file, whatever engines call what it is of: no part of a path, and not longer than a file system takes while it is being
-/// written.
+/// A name of one file, whatever engines call what it is of: no part of a path, and not longer than a file system takes.
 fn file_name(of: &str, end: &str) -> String {
     let odd = |letter: char| letter == '/' || letter.is_control();
     let mut name = format!("checkpoint-{}", of.replace(odd, "_"));
-    let room = LONGEST.saturating_sub(PARTIAL.len() + end.len() + 1);
+    let room = LONGEST.saturating_sub(end.len());
     name.truncate(name.floor_char_boundary(room));
     name + end
 }
@@ -134,10 +141,12 @@ pub fn by_cri(
     timeout: Option<Duration>,
 ) -> Result<PathBuf, ContainerError> {
     check(container)?;
+    let guard = guarded(cri, &container.id)?;
     let made = cri.checkpoint(&container.id, placement.partial(), timeout);
-    if made.is_err() {
-        goes_on(container);
+    if let Err(error) = &made {
+        goes_on(cri, container, matches!(error, CriError::Expired));
     }
+    guard.dismiss();
     made.map_err(with_log)?;
     placement.finish()
 }
@@ -157,10 +166,17 @@ pub fn pod_by_cri(
     let sandbox = containers.iter().find_map(Container::sandbox).unwrap_or_default();
     let ids: Vec<&str> = containers.iter().map(|container| container.id.as_str()).collect();
     let partial = directory::partial(wanted)?;
+    let guard = guarded(cri, &ids.join(","))?;
     let made = cri.checkpoint_pod(sandbox, &ids, partial.path(), timeout);
-    if made.is_err() {
-        containers.iter().for_each(goes_on);
+    if let Err(error) = &made {
+        let expired = matches!(error, CriError::Expired);
+        std::thread::scope(|scope| {
+            for container in containers {
+                scope.spawn(move || goes_on(cri, container, expired));
+            }
+        });
     }
+    guard.dismiss();
     made.map_err(with_log)?;
     std::fs::rename(partial.path(), wanted).map_err(ContainerError::place(wanted))?;
     partial.keep();
@@ -183,17 +199,54 @@ fn check(container: &Container) -> Result<(), ContainerError> {
     }
 }
 
-/// Lets a container go on that its runtime has left frozen.
-fn goes_on(container: &Container) {
+/// A guard, for a runtime gives up what it does for a caller that is gone, in the midst of it.
+fn guarded(cri: &Cri, ids: &str) -> Result<Guard, ContainerError> {
+    let mut guard = Guard::start().map_err(ContainerError::helper("start the guard"))?;
+    let watch = Watch::Call { ids: ids.to_owned(), socket: cri.socket().to_owned() };
+    if let Err(error) = guard.watch(watch) {
+        tracing::warn!(%error, "the guard is gone; the checkpoint goes on without");
+    }
+    Ok(guard)
+}
+
+/// Lets containers go on whose checkpoint by a runtime, which listens at `socket`, was given up. Returns how many were frozen.
+pub(crate) fn given_up(ids: &str, socket: &Path) -> usize {
+    let Ok(cri) = Cri::find(Some(socket), None) else { return 0 };
+    let roots = Roots::with(Vec::new());
+    let find = |id: &str| roots.find(&Query::Container(id.to_owned())).ok();
+    let containers: Vec<Container> = ids.split(',').filter_map(find).collect();
+    std::thread::scope(|scope| {
+        let threads: Vec<_> =
+            containers.iter().map(|container| scope.spawn(|| goes_on(&cri, container, true))).collect();
+        threads.into_iter().map(|thread| usize::from(thread.join().unwrap_or(false))).sum()
+    })
+}
+
+/// Lets a container go on that its runtime has left frozen, and says whether it had. The runtime is asked for that, which else takes it for paused. One whose call was
+/// given up may be about to freeze it still, and lets nothing go on by itself: containerd does all of it within that call.
+fn goes_on(cri: &Cri, container: &Container, expired: bool) -> bool {
+    let quiet = if expired { QUIET } else { Duration::ZERO };
     let until = Instant::now() + GO_ON;
-    while container.status() == Status::Paused && Instant::now() < until {
+    let mut runs_since = Instant::now();
+    let (mut asked, mut was_frozen) = (Ok(()), false);
+    while Instant::now() < until {
+        if container.status() == Status::Paused {
+            asked = cri.resume(&container.engine, &container.id);
+            (runs_since, was_frozen) = (Instant::now(), true);
+        } else if runs_since.elapsed() >= quiet {
+            return was_frozen;
+        }
         std::thread::sleep(LOOK);
+    }
+    if let Err(error) = asked {
+        tracing::warn!(%error, "the runtime takes the container for paused");
     }
     if container.status() == Status::Paused
         && let Some(Err(error)) = container.freezer.as_ref().map(|freezer| freezer.thaw())
     {
         tracing::error!(%error, "the runtime left the container frozen, and it cannot be thawed");
     }
+    was_frozen
 }
 
 /// Has the kubelet of this or another node make an archive. The container runs on. Returns where it is on its node.

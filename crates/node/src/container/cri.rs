@@ -188,6 +188,11 @@ impl Cri {
         self.call::<Empty>("CheckpointContainer", &request, timeout).map(drop)
     }
 
+    /// Where the runtime listens.
+    pub(super) fn socket(&self) -> &Path {
+        &self.socket
+    }
+
     fn call<A: Message + Default>(
         &self,
         method: &str,
@@ -444,6 +449,17 @@ pub(super) mod tests {
         });
         assert_eq!(cri.version().unwrap(), ("containerd".to_owned(), "2.1.9".to_owned()));
         cri.checkpoint("one", Path::new("/c/one.tar"), Some(Duration::from_millis(1500))).unwrap();
+    }
+
+    #[test]
+    fn a_container_that_was_left_paused_is_resumed_by_who_paused_it() {
+        let (_directory, cri) = runtime(|path, request| {
+            assert_eq!(path, "/containerd.services.tasks.v1.Tasks/Resume");
+            assert_eq!(request, b"\x0a\x03one");
+            (Some(Vec::new()), status("0", ""))
+        });
+        cri.resume(&Engine::Containerd { namespace: "k8s.io".into() }, "one").unwrap();
+        cri.resume(&Engine::Podman, "one").unwrap();
     }
 
     #[test]

@@ -155,6 +155,15 @@ fn a_container_of_containerd_goes_all_routes() {
         torpor checkpoint container:$CONTAINER --route cri --leave-running --export $MADE
         ! torpor checkpoint pod:shop/pod-a --route cri --leave-running --export $MADE/cri.tar 2> $MADE/taken
         ! torpor checkpoint pod:shop/pod-a --route cri --leave-running --export $MADE/late.tar --timeout 1ms 2> $MADE/late
+        # However far containerd has come, it does not take the container for paused afterwards.
+        for time in 200ms 400ms 800ms; do
+            torpor checkpoint pod:shop/pod-a --route cri --leave-running --export $MADE/in-$time.tar --timeout $time || true
+            ctr -n k8s.io task ls > $MADE/tasks; if grep PAUSED $MADE/tasks; then exit 1; fi
+            torpor checkpoint pod:shop/pod-a --route cri --leave-running --export $MADE/out-$time.tar & killed=$!
+            sleep 0.${{time%00ms}}; kill -9 $killed || true; wait $killed || true
+            for _ in $(seq 100); do pgrep -f 'guard$' > $MADE/tasks || break; sleep 0.05; done
+            ctr -n k8s.io task ls > $MADE/tasks; if grep PAUSED $MADE/tasks; then exit 1; fi
+        done
         ! torpor checkpoint pod:shop/pod-a --route kubelet --leave-running --kubelet https://127.0.0.1:1 2> $MADE/kubelet
         torpor checkpoint pod:shop/pod-a --store $MADE/store --leave-running
         ! torpor checkpoint pod:shop/pod-a --layout containerd --export $MADE/own.tar --leave-running 2> $MADE/local

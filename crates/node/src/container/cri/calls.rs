@@ -17,8 +17,10 @@ use tokio::net::UnixStream;
 
 use super::ability::{self, Restorer, Unable};
 use super::{Cri, CriError, Empty, LARGEST, PATIENCE};
+use crate::container::state::Engine;
 
 const IMAGES: &str = "runtime.v1.ImageService";
+const TASKS: &str = "containerd.services.tasks.v1.Tasks";
 /// How long it may take to make something: a restore copies all that is in a checkpoint.
 const WORK: Duration = Duration::from_secs(600);
 
@@ -255,6 +257,21 @@ impl Cri {
     /// Removes a container, which ends with it.
     pub(super) fn remove(&self, id: &str) -> Result<(), CriError> {
         self.call::<Empty>("RemoveContainer", &Id { id: id.to_owned() }, Some(WORK)).map(drop)
+    }
+
+    /// Lets a container go on that the runtime has paused for a checkpoint and left so: it knows that by itself no more when a call
+    /// was given up. The container runtime interface has no such call, but runtimes have, at the same socket (containerd
+    /// `api/services/tasks/v1/tasks.proto`, CRI-O `server/inspect.go`).
+    pub(in crate::container) fn resume(&self, engine: &Engine, id: &str) -> Result<(), CriError> {
+        match engine {
+            Engine::Containerd { namespace } => {
+                let headers = [("containerd-namespace", namespace.as_str())];
+                let request = Id { id: id.to_owned() };
+                self.ask::<Empty>(TASKS, &headers, "Resume", &request, Some(PATIENCE)).map(drop)
+            }
+            Engine::CriO => self.get(&format!("/unpause/{id}")).map(drop),
+            _ => Ok(()),
+        }
     }
 
     /// The PID of a container's first process, where the runtime tells it.

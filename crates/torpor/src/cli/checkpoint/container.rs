@@ -268,7 +268,7 @@ impl Work<'_> {
     ) -> anyhow::Result<(PathBuf, Done)> {
         let place = engine::place(job.container);
         let placement = Placement::new(wanted, &place, jiff::Timestamp::now())?;
-        let beside = placement.partial().parent().unwrap_or(Path::new("/"));
+        let beside = placement.directory();
         let room = tempfile::Builder::new()
             .prefix(".torpor-store-")
             .tempdir_in(beside)
