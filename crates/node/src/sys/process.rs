@@ -473,6 +473,15 @@ pub(crate) fn enter_mounts(mounts: std::os::fd::BorrowedFd<'_>) -> io::Result<()
     Ok(rustix::thread::move_into_link_name_space(mounts, Some(rustix::thread::LinkNameSpaceType::Mount))?)
 }
 
+/// Gives this process an empty session keyring of its own (keyctl(2)), in the place of the one that whoever started it has.
+pub(crate) fn own_keyring() -> io::Result<()> {
+    const JOIN_SESSION_KEYRING: c_long = 1;
+    let unnamed: *const c_char = std::ptr::null();
+    // SAFETY: the call takes a number and a name, which may be null.
+    let joined = unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, unnamed) };
+    if joined == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Gives this thread a network namespace of its own.
 pub(crate) fn own_network() -> io::Result<()> {
     // SAFETY: unshare of a network namespace changes nothing that Rust's rules on memory or files depend on.

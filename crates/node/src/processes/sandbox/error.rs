@@ -50,7 +50,7 @@ impl SandboxError {
     pub fn remedy(&self) -> &'static str {
         match self {
             Self::Namespaces(_) | Self::Files(_) => {
-                "run torpor as root with all capabilities, outside of any container"
+                "run torpor as root with all capabilities; in a container, it has to be a privileged one"
             }
             Self::Memory { .. } => "free memory, or look at it on a machine with more, and the same files",
             Self::Step { .. } => {

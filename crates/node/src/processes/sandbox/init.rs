@@ -52,6 +52,10 @@ pub fn stand() -> io::Result<u8> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     // Nobody in the sandbox may look into this process, which has the machine's program open.
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
+    if let Err(error) = process::own_keyring() {
+        // A kernel without keys, or a container that may not use them.
+        tracing::debug!(%error, "no keyring of its own");
+    }
     let mut orders = BufReader::new(io::stdin());
     let mut replies = io::stdout();
     let mut built_at = None;
@@ -116,7 +120,7 @@ fn failed(doing: &'static str) -> impl FnOnce(io::Error) -> Box<Reply> {
 }
 
 fn restore(wanted: &Restore, output: File) -> Result<Alive, Box<Reply>> {
-    wanted.grown.iter().try_for_each(cut).map_err(failed("cut files to what they were"))?;
+    wanted.grown.iter().try_for_each(cut).map_err(|failed| Box::new(told(failed)))?;
     let input = File::open("/dev/null").map_err(failed("open /dev/null"))?;
     // CRIU's own PIDs, and those of what it starts, are in the way of no restored one.
     launch::continue_pids_after(wanted.highest_pid).map_err(failed("choose PIDs"))?;
@@ -171,8 +175,9 @@ fn options(wanted: &Restore) -> RestoreOptions {
 }
 
 /// What has grown since the checkpoint is as long as it was: a log, as a rule, whose beginning is the same.
-fn cut(grown: &Grown) -> io::Result<()> {
-    OpenOptions::new().write(true).open(&grown.path)?.set_len(grown.length)
+fn cut(grown: &Grown) -> Result<(), Failed> {
+    let cut = OpenOptions::new().write(true).open(&grown.path).and_then(|file| file.set_len(grown.length));
+    cut.map_err(Failed::at(format!("cut {} to its length at the checkpoint", grown.path.display())))
 }
 
 /// A terminal for those whose own was somebody else's, and its other end: it becomes that of this process' session, in which CRIU is.
