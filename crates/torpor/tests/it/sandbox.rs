@@ -1,6 +1,7 @@
 //! Plain processes that are looked at: they reach nothing, change nothing, and stand still.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -350,8 +351,15 @@ fn volumes_are_seen_as_they_are_or_empty_and_sockets_are_not_there() {
 }
 
 /// Prints lines on a terminal, in a session that another leads.
-const AT_A_TERMINAL: &str =
-    "n=0; while :; do n=$((n + 1)); echo line $n; echo $n > ${0%/*}/count; sleep 0.02; done";
+const AT_A_TERMINAL: &str = "
+import os, sys, time
+n = 0
+while True:
+    n += 1
+    print('line', n, flush=True)
+    with open(os.path.dirname(sys.argv[0]) + '/count', 'w') as f: f.write(str(n))
+    time.sleep(0.02)
+";
 
 #[test]
 fn what_was_at_somebody_elses_terminal_gets_one_of_the_sandboxs() {
@@ -362,7 +370,8 @@ fn what_was_at_somebody_elses_terminal_gets_one_of_the_sandboxs() {
     let place = tempfile::tempdir().unwrap();
     let (script, counted) = (place.path().join("script"), place.path().join("count"));
     fs::write(&script, AT_A_TERMINAL).unwrap();
-    let run = format!("sh -c 'bash {} & echo $! > {}/job; wait'", script.display(), place.path().display());
+    let run =
+        format!("sh -c 'python3 {} & echo $! > {}/job; wait'", script.display(), place.path().display());
     let mut shell = Command::new("setsid");
     shell.args(["script", "-qc", &run, "/dev/null"]).stdin(Stdio::null()).stdout(Stdio::null());
     let mut shell = shell.spawn().unwrap();
@@ -381,6 +390,20 @@ fn what_was_at_somebody_elses_terminal_gets_one_of_the_sandboxs() {
     wait_for("lines", || {
         Some(fs::read_to_string(&told.output).ok()?.lines().count()).filter(|lines| *lines > 2)
     });
+    told.end(Signal::TERM);
+
+    // Outside of a sandbox it gets the terminal that the restore is started on.
+    let run = format!("{} restore images --shell-job --criu {criu}", env!("CARGO_BIN_EXE_torpor"));
+    let mut restored = Command::new("setsid");
+    restored.args(["script", "-qc", &run, "/dev/null"]).current_dir(place.path()).stdin(Stdio::null());
+    restored.env("TORPOR_RUNTIME_DIR", place.path().join("run")).stdout(Stdio::piped());
+    let mut restored = restored.spawn().unwrap();
+    let mut lines = BufReader::new(restored.stdout.take().unwrap()).lines();
+    let line = lines.next().unwrap().unwrap();
+    assert!(line.starts_with("line "), "{line}");
+    send(job, Signal::KILL);
+    lines.for_each(drop);
+    restored.wait().unwrap();
 }
 
 #[test]
