@@ -42,15 +42,27 @@ impl Seclusion {
         let (Ok(grant), Ok(config)) = (Grant::parse(config), serde_json::from_slice::<Config>(config)) else {
             return Seclusion::default();
         };
-        let path = config.linux.and_then(|linux| linux.cgroups_path);
-        let own = remains::groups(path.as_deref(), id);
-        let places = enclosure::places(flavor, remains::shows_own(&grant.mounts, &own));
-        let bound = match places.is_empty() {
-            true => Vec::new(),
-            false => remains::bound(flavor, &grant.mounts, &own),
+        let path = config.linux.and_then(|linux| linux.cgroups_path).filter(|path| !path.is_empty());
+        let own = match (flavor, &path) {
+            (Flavor::Runc, None) => below(&fs::read_to_string("/proc/self/cgroup").unwrap_or_default(), id),
+            _ => remains::groups(path.as_deref(), id),
         };
+        let places = enclosure::places(flavor, remains::shows_own(&grant.mounts, &own));
+        let bound = remains::bound(flavor, &grant.mounts, &own);
         Seclusion { places, bound }
     }
+}
+
+/// Where runc puts a container that is given no group: in one of its name below each of version 1 that runc itself is in, by its `groups` (runc,
+/// `libcontainer/cgroups/fs/paths.go`).
+fn below(groups: &str, id: &str) -> Vec<PathBuf> {
+    let place = |line: &str| {
+        let mut parts = line.splitn(3, ':').skip(1);
+        let (controllers, path) = (parts.next()?, parts.next()?.strip_prefix('/')?);
+        let hierarchy = controllers.strip_prefix("name=").unwrap_or(controllers);
+        (!hierarchy.is_empty()).then(|| Path::new(remains::MOUNT).join(hierarchy).join(path).join(id))
+    };
+    groups.lines().filter_map(place).collect()
 }
 
 /// What a restore makes or changes besides its staging directory.
@@ -106,6 +118,13 @@ fn is_ours(config: &[u8], staging: &Path) -> bool {
 mod tests {
     use super::*;
     use crate::oci_runtime::criu::Annotated;
+
+    #[test]
+    fn runc_puts_a_container_without_a_group_below_its_own() {
+        let groups = "5:cpu,cpuacct:/user/one\n2:name=systemd:/\n0::/user\n";
+        let expected = ["cpu,cpuacct/user/one/web", "systemd/web"];
+        assert_eq!(below(groups, "web"), expected.map(|group| Path::new(remains::MOUNT).join(group)));
+    }
 
     #[test]
     fn the_next_command_finds_what_a_killed_restore_has_changed() {

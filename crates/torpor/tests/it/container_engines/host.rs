@@ -157,6 +157,13 @@ impl Host {
         });
     }
 
+    /// Leaves it to the runtime which control group the bundle's container is in.
+    pub(super) fn without_group(&self, bundle: &str) {
+        self.edit(bundle, |config| {
+            config["linux"].as_object_mut().unwrap().remove("cgroupsPath");
+        });
+    }
+
     /// Has the bundle's container in the machine's network.
     pub(super) fn join_network(&self, bundle: &str) {
         self.edit(bundle, |config| config["linux"]["namespaces"][1]["path"] = "/proc/1/ns/net".into());

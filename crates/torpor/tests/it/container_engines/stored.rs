@@ -215,6 +215,37 @@ fn containers_of_a_pod_are_kept_as_they_were_at_one_moment() {
 }
 
 #[test]
+fn a_restored_container_sees_its_own_control_groups() {
+    let Some(host) = Host::new() else { return };
+    // Those who are in the group, by their numbers in the container: those of others are 0 there.
+    let program = "f=/sys/fs/cgroup/pids/cgroup.procs; [ -e $f ] || f=/sys/fs/cgroup/cgroup.procs; exec 9<$f; \
+        i=0; while :; do i=$((i+1)); cat $f > /volume/who; echo $i > /volume/count; sleep 0.02; done";
+    for runtime in ["runc", "crun"] {
+        for with_path in [true, false] {
+            let [first, second] = ["first", "second"].map(|name| format!("{runtime}-{name}-{with_path}"));
+            host.bundle(&first, program);
+            host.start(runtime, &first);
+            host.counts_beyond(&first, 3);
+            let target = format!("container:{first}");
+            host.torpor(&["checkpoint", &target, "--store", "/run/store", "--name", &first]);
+            let end = host.count(&first);
+            host.bundle_for(&second, &first);
+            if !with_path {
+                host.without_group(&second);
+            }
+            std::fs::remove_file(host.path(&format!("/run/b/{first}/volume/who"))).unwrap();
+            host.torpor_quietly(
+                &[&restore(&first, &format!("/run/b/{second}"), runtime)[..], &["--detach"]].concat(),
+            );
+            host.counts_beyond(&first, end + 2);
+            let who = std::fs::read_to_string(host.path(&format!("/run/b/{first}/volume/who"))).unwrap();
+            assert!(who.lines().any(|pid| pid == "1"), "{runtime}, {with_path}: {who:?}");
+            host.run(&[runtime, "delete", "--force", &second]);
+        }
+    }
+}
+
+#[test]
 fn a_mount_is_taken_along_where_that_is_asked_for() {
     let Some(host) = Host::new() else { return };
     host.bundle("mounts", COUNTER);
