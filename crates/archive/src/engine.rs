@@ -97,8 +97,8 @@ impl Engine {
     }
 
     fn tell(spec: Option<&Value>, has: impl Fn(&str) -> bool) -> Self {
-        // A container that Torpor keeps has its engine's annotations, and none of its other files.
-        if has(crate::source::MANIFEST) {
+        // A container that Torpor keeps has its engine's annotations, and none of its other files; an archive that it keeps has all.
+        if has(crate::source::MANIFEST) && !has(crate::blueprint::BLUEPRINT) {
             return Self::Torpor;
         }
         let annotations = spec.and_then(|spec| spec.get("annotations")).and_then(Value::as_object);
@@ -181,6 +181,7 @@ mod tests {
             (Some(spec("x", "y")), &["config.dump"], Engine::Containerd),
             (None, &["torpor.json"], Engine::Torpor),
             (Some(spec("io.container.manager", "libpod")), &["torpor.json"], Engine::Torpor),
+            (Some(spec("io.container.manager", "libpod")), &["torpor.json", "archive.json"], Engine::Podman),
             (None, &["inventory.img"], Engine::Criu),
         ] {
             assert_eq!(Engine::tell(spec.as_ref(), |name| files.contains(&name)), engine, "{files:?}");

@@ -9,12 +9,14 @@ use torpor_archive::Checkpoint;
 use torpor_archive::blueprint::{self, chain};
 use torpor_archive::layout::Description as Container;
 use torpor_archive::source::{self, Limits, Place};
-use torpor_store::lineage::{Program, Publication, Start};
+use torpor_store::lineage::{Holder, Program, Publication, Start};
 use torpor_store::name::Name;
 use torpor_store::{Description, DraftSettings, GenerationKind, Lineage, Repository};
 
 use super::{Exit, output, store};
 
+/// How the incarnations begin under which checkpoints are imported.
+const INCARNATION: &str = "import of ";
 /// How long the name is held while the archive is read.
 const LEASE: SignedDuration = SignedDuration::from_mins(60);
 /// Memory for data on its way.
@@ -82,13 +84,18 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     Ok(Exit::Success)
 }
 
+/// Whether somebody held a name to import a checkpoint.
+pub(super) fn was_by(holder: &Holder) -> bool {
+    holder.incarnation.as_deref().is_some_and(|incarnation| incarnation.starts_with(INCARNATION))
+}
+
 fn start(archive: &Path) -> anyhow::Result<Start> {
     let mut random = [0; 16];
     rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())
         .context("cannot get random bytes")?;
     Ok(Start {
         id: random.iter().map(|byte| format!("{byte:02x}")).collect(),
-        incarnation: Some(format!("import of {}", archive.display())),
+        incarnation: Some(format!("{INCARNATION}{}", archive.display())),
         host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
         pod: None,
         pid: std::process::id(),

@@ -10,7 +10,7 @@ use torpor_store::name::NameError;
 use torpor_store::{GenerationKind, Name};
 
 use super::failure::Failure;
-use super::{Exit, output, store};
+use super::{Exit, import, output, store};
 
 mod archives;
 
@@ -44,9 +44,9 @@ struct NameRow {
     progress: Progress,
     /// Who holds the name, while the lease lasts.
     holder: Option<String>,
-    /// Whether nobody watches its program.
+    /// How it is that nobody holds the name, where its last holder left no end.
     #[serde(skip)]
-    unwatched: bool,
+    parting: Parting,
     generations: usize,
     newest: Option<GenerationRow>,
     stored_bytes: u64,
@@ -163,7 +163,7 @@ fn name_row(record: &Record, now: Timestamp) -> NameRow {
             let place = holder.pod.as_ref().unwrap_or(&holder.host);
             format!("{place} (process {})", holder.pid)
         }),
-        unwatched: record.holder.as_ref().is_some_and(holds_briefly),
+        parting: Parting::of(record),
         generations: record.generations.len(),
         newest: record.generations.last().map(|generation| GenerationRow::new(&record.name, generation)),
         stored_bytes: sum(|generation| generation.sizes.stored),
@@ -183,7 +183,7 @@ fn names_table(names: &Names) -> String {
             row.newest.as_ref().map_or_else(String::new, |newest| output::moment(newest.created)),
             row.newest.as_ref().map_or_else(String::new, |newest| output::bytes(newest.logical_bytes)),
             output::bytes(row.stored_bytes),
-            progress(&row.progress, row.holder.is_some(), row.unwatched),
+            progress(&row.progress, row.holder.is_some(), row.parting),
             row.holder.clone().unwrap_or_default(),
         ]);
     }
@@ -212,13 +212,38 @@ fn generations_table(rows: &Generations) -> String {
     output::lines(&table)
 }
 
-/// What became of a program, in a few words: whether its name is held, and whether its holder watched it.
-pub(super) fn progress(progress: &Progress, held: bool, unwatched: bool) -> String {
+/// Why somebody holds a name no more who did not say what became of the program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Parting {
+    /// It held the name for a checkpoint or a restore alone, and let the program run on.
+    LeftRunning,
+    /// It had a checkpoint of somebody else's, and no program.
+    Imported,
+    /// It watched the program, and is gone.
+    Lost,
+}
+
+impl Parting {
+    /// That of a record's last holder.
+    pub(super) fn of(record: &Record) -> Parting {
+        match &record.holder {
+            Some(holder) if holds_briefly(holder) => Parting::LeftRunning,
+            Some(holder) if import::was_by(holder) => Parting::Imported,
+            _ => Parting::Lost,
+        }
+    }
+}
+
+/// What became of a program, in a few words.
+pub(super) fn progress(progress: &Progress, held: bool, parting: Parting) -> String {
     match progress {
         Progress::New => "never ran".to_owned(),
         Progress::Running { .. } if held => "running".to_owned(),
-        Progress::Running { epoch, .. } if unwatched => format!("left running in epoch {epoch}"),
-        Progress::Running { epoch, .. } => format!("lost in epoch {epoch}"),
+        Progress::Running { epoch, .. } => match parting {
+            Parting::LeftRunning => format!("left running in epoch {epoch}"),
+            Parting::Imported => "imported".to_owned(),
+            Parting::Lost => format!("lost in epoch {epoch}"),
+        },
         Progress::Suspended { generation, .. } => format!("suspended in generation {generation}"),
         Progress::Ended { code, .. } => format!("ended with code {code}"),
         Progress::Crashed { signal: Some(signal), .. } => format!("crashed by signal {signal}"),

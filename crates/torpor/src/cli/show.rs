@@ -3,7 +3,6 @@
 use std::fmt::Write;
 
 use serde::Serialize;
-use torpor_node::container::holds_briefly;
 use torpor_store::lineage::{Attempt, Generation, Lineage, LineageError, Outcome, Record};
 use torpor_store::manifest::{Manifest, Phase};
 use torpor_store::name::Reference;
@@ -119,9 +118,8 @@ impl Facts {
 fn name_text(shown: &ShownName) -> String {
     let record = &shown.record;
     let mut facts = Facts(Vec::new());
-    let unwatched = record.holder.as_ref().is_some_and(holds_briefly);
     facts.add("name", record.name.to_string());
-    facts.add("program", ls::progress(&record.progress, shown.held, unwatched));
+    facts.add("program", ls::progress(&record.progress, shown.held, ls::Parting::of(record)));
     facts.add("epoch", record.epoch.to_string());
     if let Some(holder) = &record.holder {
         let pod = holder.pod.as_ref().map(|pod| format!(" in pod {pod}")).unwrap_or_default();
