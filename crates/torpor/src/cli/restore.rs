@@ -90,7 +90,6 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     if args.sandbox.sandbox {
         return sandbox::run(args);
     }
-    let images = std::path::absolute(&args.source)?;
     let repository;
     let signs = store::signs(&args.store.store);
     let from = match args.reference()? {
@@ -102,75 +101,80 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
         }
     };
     let code = match &args.bundle {
-        Some(bundle) => {
-            let bundle = std::path::absolute(bundle)?;
-            let id = match (&args.id, bundle.file_name().and_then(|name| name.to_str())) {
-                (Some(id), _) => id.as_str(),
-                (None, Some(name)) => name,
-                (None, None) => {
-                    return Err(
-                        Failure::new(Exit::Usage, "the container has no ID", "give one with --id").into()
-                    );
-                }
-            };
-            let wanted = Wanted {
-                id,
-                bundle: &bundle,
-                root: args.runtime_root.as_deref(),
-                images: &images,
-                detach: args.detach,
-                pid_file: args.pid_file.as_deref(),
-                external_unix: args.ext_unix_sockets,
-                shell_job: args.shell_job,
-                stopped: false,
-                alone: false,
-                staging: &staging,
-            };
-            let runtime = low_level(args.runtime.as_deref())?;
-            let with = |images: &Path| restore::container(&runtime, &Wanted { images, ..wanted.clone() });
-            match &from {
-                None if images.is_file() => {
-                    let place = unpacked::container(&images, &args.room)?;
-                    container::unpacked::restore(&runtime, &wanted, place.path())?
-                }
-                None => with(&images)?,
-                Some(from) => match imported::form(from)? {
-                    Some(form @ Form::Directory) => imported::go_on(from, form, id, &with)?,
-                    Some(form @ Form::Archive) => imported::go_on(from, form, id, &|directory| {
-                        container::unpacked::restore(&runtime, &wanted, directory)
-                    })?,
-                    None => stored::from_store(&runtime, &wanted, from)?,
-                },
-            }
-        }
-        None => {
-            let previous = args.prev_images_dir.as_ref().map(std::path::absolute).transpose()?;
-            let wanted = Processes {
-                criu: &criu_bundle::with_plugins(args.criu.as_deref(), args.criu_plugins.as_deref())?,
-                images: &images,
-                previous: previous.as_deref(),
-                pid_file: args.pid_file.as_deref(),
-                detach: args.detach,
-                external_unix: args.ext_unix_sockets,
-                shell_job: args.shell_job,
-                staging: &staging,
-            };
-            match &from {
-                None if images.is_file() => {
-                    let unpacked = unpacked::processes(&images, &args.room)?;
-                    processes::restore(&Processes { images: unpacked.path(), ..wanted })?
-                }
-                None => processes::restore(&wanted)?,
-                Some(from) if imported::form(from)? == Some(Form::Directory) => {
-                    imported::go_on(from, Form::Directory, "processes", &|images| {
-                        processes::restore(&Processes { images, previous: None, ..wanted.clone() })
-                    })?
-                }
-                Some(from) => processes::generation::from_store(&wanted, from, args.changed_files)?,
-            }
-        }
+        Some(bundle) => in_bundle(args, bundle, from.as_ref(), &staging)?,
+        None => plain_processes(args, from.as_ref(), &staging)?,
     };
     Ok(code.map_or(Exit::Success, |code| Exit::Program(u8::try_from(code).unwrap_or(u8::MAX))))
+}
+
+/// As a container of runc's or crun's. Returns its exit code, where it was waited for.
+fn in_bundle(
+    args: &Args,
+    bundle: &Path,
+    from: Option<&Origin<'_>>,
+    staging: &Path,
+) -> anyhow::Result<Option<i32>> {
+    let (images, bundle) = (std::path::absolute(&args.source)?, std::path::absolute(bundle)?);
+    let id = args.id.as_deref().or_else(|| bundle.file_name().and_then(|name| name.to_str()));
+    let id = id.ok_or_else(|| Failure::new(Exit::Usage, "the container has no ID", "give one with --id"))?;
+    let wanted = Wanted {
+        id,
+        bundle: &bundle,
+        root: args.runtime_root.as_deref(),
+        images: &images,
+        detach: args.detach,
+        pid_file: args.pid_file.as_deref(),
+        external_unix: args.ext_unix_sockets,
+        shell_job: args.shell_job,
+        stopped: false,
+        alone: false,
+        staging,
+    };
+    let runtime = low_level(args.runtime.as_deref())?;
+    let with = |images: &Path| restore::container(&runtime, &Wanted { images, ..wanted.clone() });
+    Ok(match from {
+        None if images.is_file() => {
+            let place = unpacked::container(&images, &args.room)?;
+            container::unpacked::restore(&runtime, &wanted, place.path())?
+        }
+        None => with(&images)?,
+        Some(from) => match imported::form(from)? {
+            Some(form @ Form::Directory) => imported::go_on(from, form, id, &with)?,
+            Some(form @ Form::Archive) => imported::go_on(from, form, id, &|directory| {
+                container::unpacked::restore(&runtime, &wanted, directory)
+            })?,
+            None => stored::from_store(&runtime, &wanted, from)?,
+        },
+    })
+}
+
+/// As a tree of processes with no container around them. Returns the exit code of the first, where it was waited for.
+fn plain_processes(args: &Args, from: Option<&Origin<'_>>, staging: &Path) -> anyhow::Result<Option<i32>> {
+    let images = std::path::absolute(&args.source)?;
+    let previous = args.prev_images_dir.as_ref().map(std::path::absolute).transpose()?;
+    let wanted = Processes {
+        criu: &criu_bundle::with_plugins(args.criu.as_deref(), args.criu_plugins.as_deref())?,
+        images: &images,
+        previous: previous.as_deref(),
+        pid_file: args.pid_file.as_deref(),
+        detach: args.detach,
+        external_unix: args.ext_unix_sockets,
+        shell_job: args.shell_job,
+        staging,
+    };
+    Ok(match from {
+        None if images.is_file() => {
+            let unpacked = unpacked::processes(&images, &args.room)?;
+            processes::restore(&Processes { images: unpacked.path(), ..wanted })?
+        }
+        None => processes::restore(&wanted)?,
+        Some(from) if imported::form(from)? == Some(Form::Directory) => {
+            imported::go_on(from, Form::Directory, "processes", &|images| {
+                processes::restore(&Processes { images, previous: None, ..wanted.clone() })
+            })?
+        }
+        Some(from) => processes::generation::from_store(&wanted, from, args.changed_files)?,
+    })
 }
 
 impl Args {

@@ -1,6 +1,6 @@
 //! Reports as trees.
 
-use torpor_archive::inspect::{Parts, Process, Report};
+use torpor_archive::inspect::{MemoryMap, Parts, Process, Report, Signals};
 
 use super::rows::{self, Fact};
 use crate::cli::tree::Node;
@@ -113,20 +113,43 @@ fn process(process: &Process, parts: Parts) -> Node {
         node.push_group(Node::new(format!("Environment{hidden}")).with(variables));
     }
     if parts.files {
-        let places = [
-            ("exe", &process.executable),
-            ("cwd", &process.working_directory),
-            ("root", &process.root_directory),
-        ];
-        let places =
-            places.iter().filter_map(|(name, path)| Some(Node::new(format!("[{name}]  {}", path.as_ref()?))));
-        let files = process
-            .files
-            .iter()
-            .flatten()
-            .map(|file| Node::new(format!("[{} {}]  {}", file.kind, file.fd, rows::target(file))));
-        node.push_group(Node::new("Open files").with(places.chain(files)));
+        node.push_group(open_files(process));
     }
+    node.push_group(sockets(process));
+    if let Some(credentials) = &process.credentials {
+        node.push_group(facts("Credentials", &rows::credentials(credentials)));
+    }
+    let limits = process.limits.iter().flatten().map(|limit| {
+        let [resource, soft, hard] = rows::limit(limit);
+        Node::new(format!("{resource}: {soft}, at most {hard}"))
+    });
+    node.push_group(Node::new("Limits").with(limits));
+    if let Some(found) = &process.signals {
+        node.push_group(signals(found));
+    }
+    if let Some(map) = &process.memory {
+        node.push_group(memory(map));
+    }
+    node
+}
+
+fn open_files(process: &Process) -> Node {
+    let places = [
+        ("exe", &process.executable),
+        ("cwd", &process.working_directory),
+        ("root", &process.root_directory),
+    ];
+    let places =
+        places.iter().filter_map(|(name, path)| Some(Node::new(format!("[{name}]  {}", path.as_ref()?))));
+    let files = process
+        .files
+        .iter()
+        .flatten()
+        .map(|file| Node::new(format!("[{} {}]  {}", file.kind, file.fd, rows::target(file))));
+    Node::new("Open files").with(places.chain(files))
+}
+
+fn sockets(process: &Process) -> Node {
     let sockets = process.sockets.iter().flatten().map(|socket| {
         Node::new(format!(
             "[{} {} ({})]  {} -> {} (received {}, sent {})",
@@ -139,45 +162,38 @@ fn process(process: &Process, parts: Parts) -> Node {
             socket.send_queue
         ))
     });
-    node.push_group(Node::new("Open sockets").with(sockets));
-    if let Some(credentials) = &process.credentials {
-        node.push_group(facts("Credentials", &rows::credentials(credentials)));
+    Node::new("Open sockets").with(sockets)
+}
+
+fn signals(signals: &Signals) -> Node {
+    let mut group = Node::new("Signals");
+    for (what, names) in [
+        ("caught", &signals.caught),
+        ("ignored", &signals.ignored),
+        ("blocked", &signals.blocked),
+        ("pending", &signals.pending),
+    ] {
+        if !names.is_empty() {
+            group.push(Node::new(format!("{what}: {}", names.join(" "))));
+        }
     }
-    let limits = process.limits.iter().flatten().map(|limit| {
-        let [resource, soft, hard] = rows::limit(limit);
-        Node::new(format!("{resource}: {soft}, at most {hard}"))
+    for timer in &signals.timers {
+        group.push(Node::new(format!("timer {}", rows::timer(timer))));
+    }
+    group
+}
+
+fn memory(map: &MemoryMap) -> Node {
+    let mappings = map.mappings.iter().map(|mapping| {
+        Node::new(format!(
+            "{} {} {} {}, {} stored  {}",
+            rows::range(mapping),
+            mapping.protection,
+            mapping.kind,
+            rows::pages(map, mapping.pages.mapped),
+            rows::pages(map, mapping.pages.stored()),
+            mapping.name.as_deref().unwrap_or_default()
+        ))
     });
-    node.push_group(Node::new("Limits").with(limits));
-    if let Some(signals) = &process.signals {
-        let mut group = Node::new("Signals");
-        for (what, names) in [
-            ("caught", &signals.caught),
-            ("ignored", &signals.ignored),
-            ("blocked", &signals.blocked),
-            ("pending", &signals.pending),
-        ] {
-            if !names.is_empty() {
-                group.push(Node::new(format!("{what}: {}", names.join(" "))));
-            }
-        }
-        for timer in &signals.timers {
-            group.push(Node::new(format!("timer {}", rows::timer(timer))));
-        }
-        node.push_group(group);
-    }
-    if let Some(map) = &process.memory {
-        let mappings = map.mappings.iter().map(|mapping| {
-            Node::new(format!(
-                "{} {} {} {}, {} stored  {}",
-                rows::range(mapping),
-                mapping.protection,
-                mapping.kind,
-                rows::pages(map, mapping.pages.mapped),
-                rows::pages(map, mapping.pages.stored()),
-                mapping.name.as_deref().unwrap_or_default()
-            ))
-        });
-        node.push_group(Node::new("Memory").with(mappings));
-    }
-    node
+    Node::new("Memory").with(mappings)
 }
