@@ -109,7 +109,7 @@ pub enum OwnError {
         said: String,
     },
     /// The time is over.
-    #[error("after {} seconds it is not so yet that {condition}{}", waited.as_secs(), after(said))]
+    #[error("not ready within {} seconds: it was still to be that {condition}{}", waited.as_secs(), after(said))]
     NotReady {
         /// What was waited for.
         condition: String,

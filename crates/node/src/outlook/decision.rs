@@ -123,7 +123,10 @@ fn unless(
 fn running(seen: &Seen) -> Option<Finding> {
     let (topic, question) = ("running", "does it run?");
     Some(match seen.status? {
-        Status::Running => yes(topic, question, format!("{} processes", seen.tasks.len())),
+        Status::Running => {
+            let processes = if seen.tasks.len() == 1 { "process" } else { "processes" };
+            yes(topic, question, format!("{} {processes}", seen.tasks.len()))
+        }
         status => {
             let obstacle = Obstacle::Status { status };
             no(topic, question, obstacle.to_string(), obstacle.remedy())
@@ -251,7 +254,7 @@ fn connections(seen: &Seen, wanted: &Wanted) -> Finding {
     if outside.is_empty() {
         let reason = match seen.connections.inside.len() {
             0 => "there are none".to_owned(),
-            ends => format!("all {ends} ends are its own"),
+            ends => format!("it is connected with itself: {ends} ends"),
         };
         let stands = wanted.tcp == Tcp::Fail && !seen.connections.inside.is_empty();
         return if stands { no(topic, question, reason, WORD) } else { yes(topic, question, reason) };
@@ -353,7 +356,7 @@ fn in_time(
 ) -> Finding {
     let told = format!("{what} about {}", rounded(estimate));
     let Some(allowed) = allowed else { return yes(topic, question, told) };
-    let reason = format!("{told}, and may {}", show_duration(allowed));
+    let reason = format!("{told}, of {} at most", show_duration(allowed));
     if estimate * DOUBT <= allowed {
         yes(topic, question, reason)
     } else if estimate > allowed * DOUBT {

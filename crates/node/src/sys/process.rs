@@ -342,6 +342,15 @@ pub enum Ended {
     Signal(i32),
 }
 
+impl std::fmt::Display for Ended {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Ended::Code(code) => write!(f, "code {code}"),
+            Ended::Signal(signal) => write!(f, "signal {signal}"),
+        }
+    }
+}
+
 impl Ended {
     /// The exit code that a shell would report: the program's own, or 128 and the signal.
     #[must_use]

@@ -258,7 +258,7 @@ impl EventLoop {
                 tracing::error!(%error, remedy = %error.remedy(), "the program's end cannot be recorded");
             }
         }
-        tracing::info!(?ended, "the program ended");
+        tracing::info!(%ended, "the program ended");
         ended.exit_code()
     }
 
@@ -273,7 +273,7 @@ impl EventLoop {
                 tracing::info!(
                     generation = committed.manifest.description().generation,
                     bytes,
-                    new = committed.manifest.sizes().new,
+                    new_bytes = committed.manifest.sizes().new,
                     frozen = format_args!("{:.1} ms", committed.frozen.as_secs_f64() * 1000.0),
                     phases = %committed.phases,
                     "checkpoint committed"
@@ -387,7 +387,7 @@ impl EventLoop {
     }
 
     fn start(&mut self, kind: Kind, cause: Cause) {
-        tracing::info!(kind = word(kind), ?cause, "checkpoint");
+        tracing::info!(kind = %word(kind), ?cause, "checkpoint");
         let give_up = if cause == Cause::Signal { self.give_up() } else { None };
         if let (Cause::Signal, Some(deadline)) = (cause, self.deadline) {
             let bytes =

@@ -25,7 +25,7 @@ pub(super) fn start(kept: &Kept, children: &Children) -> Result<Running, Wrapper
         let mut phases = Phases::begin(Phase::Find);
         let offer = kept.epoch.offer(&wish)?;
         for passed in &offer.passed_over {
-            tracing::info!(generation = passed.number, because = ?passed.because, "passed over");
+            tracing::info!(generation = passed.number, because = %passed.because, "passed over");
         }
         match offer.decision {
             Decision::Fresh { because } => return fresh(kept, children, &because),

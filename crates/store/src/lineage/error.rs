@@ -13,7 +13,7 @@ use crate::read::ReadError;
 #[non_exhaustive]
 pub enum LineageError {
     /// Somebody else runs under this name.
-    #[error("{name} is held by {}, whose lease lasts until {until}", describe(.holder))]
+    #[error("{name} is held by {}, whose lease lasts until {until:.0}", describe(.holder))]
     Held {
         /// The name.
         name: Name,
@@ -139,11 +139,10 @@ impl LineageError {
     #[must_use]
     pub fn remedy(&self) -> String {
         match self {
-            LineageError::Held { holder, until, .. } => format!(
-                "end that program, give this one a --name of its own, or wait until {until}: if {} is gone, the lease \
-                 runs out by itself",
-                describe(holder)
-            ),
+            LineageError::Held { .. } => {
+                "end that program, or give this one a --name of its own; if that one is gone, its lease runs out by itself"
+                    .to_owned()
+            }
             LineageError::Fenced { .. } => {
                 "the newer start goes on; end this program, or let it run on without checkpoints with --fenced run"
                     .to_owned()
@@ -190,5 +189,5 @@ impl LineageError {
 /// A holder in words: where it runs, and since when.
 fn describe(holder: &Holder) -> String {
     let pod = holder.pod.as_ref().map(|pod| format!(" in pod {pod}")).unwrap_or_default();
-    format!("process {} on {}{pod} (since {})", holder.pid, holder.host, holder.since)
+    format!("process {} on {}{pod} (since {:.0})", holder.pid, holder.host, holder.since)
 }

@@ -195,7 +195,7 @@ pub(crate) fn written(
     let beside = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let partial = tempfile::NamedTempFile::new_in(beside).with_context(failed)?;
     let mut output = BufWriter::with_capacity(BUFFER, partial.as_file());
-    write(&mut output)?;
+    write(&mut output).with_context(failed)?;
     output.flush().with_context(failed)?;
     drop(output);
     partial.persist(path).with_context(failed)?;

@@ -156,7 +156,7 @@ fn a_warm_image_starts_ready_and_afresh_under_runc() {
         (
             "log:^never$",
             &["--timeout", "2s"][..],
-            "after 2 seconds it is not so yet that a line matches ^never$",
+            "not ready within 2 seconds: it was still to be that a line matches ^never$",
         ),
         (
             "port:8080",
