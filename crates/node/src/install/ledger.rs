@@ -65,6 +65,14 @@ pub struct Ledger {
     directories: BTreeSet<PathBuf>,
 }
 
+impl Item {
+    /// Whether what is at its path is not what was written there.
+    fn was_changed(&self, path: &Path) -> bool {
+        let now = fs::read_to_string(path).ok();
+        self.written.is_some() && now.is_some() && now != self.written
+    }
+}
+
 impl Ledger {
     /// Reads that of a prefix; none where nothing was installed.
     ///
@@ -109,6 +117,16 @@ impl Ledger {
         fs::write(&partial, text).and_then(|()| fs::rename(&partial, &path)).map_err(&failed)
     }
 
+    /// What somebody has changed since: it is left as it is.
+    #[must_use]
+    pub fn changed_since(&self) -> Vec<PathBuf> {
+        self.items
+            .iter()
+            .filter(|(path, item)| item.was_changed(path))
+            .map(|(path, _)| path.clone())
+            .collect()
+    }
+
     /// What putting back would do, a line each.
     #[must_use]
     pub fn told(&self) -> Vec<String> {
@@ -116,7 +134,7 @@ impl Ledger {
             Before::Text(_) => format!("put {} back as it was", path.display()),
             Before::Nothing | Before::Other => format!("remove {}", path.display()),
         };
-        self.items.iter().map(tell).collect()
+        self.items.iter().filter(|(path, item)| !item.was_changed(path)).map(tell).collect()
     }
 
     /// Puts everything back, and forgets it. A file that somebody has changed since is left as it is, and returned.
@@ -127,8 +145,7 @@ impl Ledger {
         let mut left = Vec::new();
         for (path, item) in self.items.iter().rev() {
             let failed = InstallError::place(path);
-            let now = fs::read_to_string(path).ok();
-            if item.written.is_some() && now.is_some() && now != item.written {
+            if item.was_changed(path) {
                 left.push(path.clone());
                 continue;
             }

@@ -300,7 +300,10 @@ mod tests {
         let config = place.path().join("machine/etc/docker/daemon.json");
         fs::write(&config, "{}").unwrap();
         let opt = place.path().join("machine/opt/torpor");
-        let left = Ledger::read(&opt).unwrap().unwrap().put_back(&opt).unwrap();
+        let ledger = Ledger::read(&opt).unwrap().unwrap();
+        assert_eq!(ledger.changed_since(), std::slice::from_ref(&config));
+        assert!(ledger.told().iter().all(|line| !line.contains("daemon.json")), "{:?}", ledger.told());
+        let left = ledger.put_back(&opt).unwrap();
         assert_eq!(left, std::slice::from_ref(&config));
         assert_eq!(fs::read_to_string(config).unwrap(), "{}");
     }

@@ -118,8 +118,11 @@ pub(crate) mod back {
         if !args.force {
             install::check_unused(&site)?;
         }
-        let left = if args.dry_run { Vec::new() } else { ledger.put_back(&prefix)? };
-        args.output.print(&Done { done: ledger.told(), left }, |done| {
+        let done = Done { done: ledger.told(), left: ledger.changed_since() };
+        if !args.dry_run {
+            ledger.put_back(&prefix)?;
+        }
+        args.output.print(&done, |done| {
             let left = done
                 .left
                 .iter()
