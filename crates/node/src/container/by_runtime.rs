@@ -33,6 +33,15 @@ impl Job<'_> {
         let mut guard = Guard::start().map_err(ContainerError::helper("start the guard"))?;
         phases.enter(Phase::Capture);
         let (root, freezer) = (self.container.init, self.container.freezer.as_ref());
+        let directory_of_freezer = || freezer.map(|freezer| freezer.directory().to_owned());
+        let mut tell = |criu| {
+            if let Err(error) = guard.watch(Watch::Container { criu, root, freezer: directory_of_freezer() })
+            {
+                tracing::warn!(%error, "the guard is gone; the checkpoint goes on without");
+            }
+        };
+        // All may be killed before CRIU is seen, which has frozen the container by then. Of us nothing is left that the guard would wait for.
+        tell(std::process::id().cast_signed());
         let mut criu = None;
         let mut look = |runtime: i32| {
             let Some(found) = process_tree::of(runtime).get(1).copied().filter(|found| criu != Some(*found))
@@ -40,10 +49,7 @@ impl Job<'_> {
                 return;
             };
             criu = Some(found);
-            let freezer = freezer.map(|freezer| freezer.directory().to_owned());
-            if let Err(error) = guard.watch(Watch::Container { criu: found, root, freezer }) {
-                tracing::warn!(%error, "the guard is gone; the checkpoint goes on without");
-            }
+            tell(found);
         };
         let made = runtime
             .checkpoint(self.container, partial.path(), &self.wishes, self.timeout, &mut look)
