@@ -23,6 +23,7 @@ pub mod generation;
 pub mod kubelet;
 mod lease;
 pub mod obstacle;
+mod orphan;
 pub mod own;
 mod pages;
 pub(crate) mod publication;

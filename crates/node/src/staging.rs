@@ -132,14 +132,19 @@ pub(crate) fn remove(path: &Path) -> io::Result<()> {
 
 /// Whether a process but this one has the directory, or something in it, open.
 fn is_in_use(path: &Path) -> bool {
-    let own = std::process::id().to_string();
+    users(path).next().is_some()
+}
+
+/// The processes but this one that have the directory, or something in it, open.
+pub(crate) fn users(path: &Path) -> impl Iterator<Item = i32> {
+    let own = std::process::id() as i32;
     let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    processes
-        .filter(|entry| {
-            entry.file_name().to_str().is_some_and(|name| name != own && name.parse::<u32>().is_ok())
-        })
-        .flat_map(|entry| std::fs::read_dir(entry.path().join("fd")).into_iter().flatten().flatten())
-        .any(|descriptor| std::fs::read_link(descriptor.path()).is_ok_and(|target| target.starts_with(path)))
+    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    pids.filter(move |pid| *pid != own).filter(move |pid| {
+        let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+        let mut targets = descriptors.filter_map(|entry| std::fs::read_link(entry.path()).ok());
+        targets.any(|target| target.starts_with(path))
+    })
 }
 
 impl Drop for Staging {

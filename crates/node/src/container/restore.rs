@@ -69,6 +69,8 @@ pub fn container(runtime: &Runtime, wanted: &Wanted<'_>) -> Result<Option<i32>, 
     accelerator::images_fit(wanted.images, None)?;
     has_parents(wanted.images)?;
     staging::clean_up_after(wanted.staging, PREFIX, &Traces::take_away);
+    // What has failed is forgotten, and that must be ours.
+    runtime.has_not(wanted.root, wanted.id)?;
     let name = format!("{PREFIX}{}", wanted.id);
     let work = Staging::create(wanted.staging, &name).map_err(ContainerError::place(wanted.staging))?;
     let start = Start {
@@ -86,7 +88,7 @@ pub fn container(runtime: &Runtime, wanted: &Wanted<'_>) -> Result<Option<i32>, 
     let path = wanted.bundle.join("config.json");
     let config = read_config(wanted.bundle)?;
     let mut secluded = Seclusion::plan(runtime.flavor(), wanted.id, &config);
-    Traces::leave(work.path(), &path, &config, &secluded.places)?;
+    Traces::leave(work.path(), runtime, wanted, &config, &secluded)?;
     let asks = wanted.stopped || wanted.alone;
     let told = if asks || !secluded.bound.is_empty() {
         match Told::new(runtime, wanted, &path, &config, &secluded.bound) {

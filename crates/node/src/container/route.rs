@@ -12,6 +12,7 @@ use torpor_criu::options::Tcp;
 use super::ContainerError;
 use super::dump::Wishes;
 use super::enclosure::Enclosure;
+use super::orphan;
 use super::state::{Container, Flavor};
 use crate::oci_runtime::remains::let_go_of_root;
 use crate::order::Expired;
@@ -84,20 +85,11 @@ impl Runtime {
 
     /// Refuses an ID that a container has already. One that has ended, and of which the runtime still knows, is removed.
     pub(crate) fn has_not(&self, root: Option<&Path>, id: &str) -> Result<(), ContainerError> {
-        #[derive(serde::Deserialize)]
-        struct State {
-            status: String,
-        }
-        let root_or_usual = self.root_or_usual(root);
-        let path = root_or_usual.join(id);
+        let path = self.root_or_usual(root).join(id);
         if !path.join(self.flavor.state_file()).exists() {
             return Ok(());
         }
-        let mut command = self.command(&root_or_usual);
-        let output = command.args(["state", id]).stdin(Stdio::null()).output();
-        let output = output.map_err(ContainerError::place(&self.program))?;
-        let state = serde_json::from_slice::<State>(&output.stdout).ok();
-        if state.is_some_and(|state| state.status == "stopped") {
+        if self.status(root, id)?.is_some_and(|status| status == "stopped") {
             tracing::warn!(id, "a container of this ID had ended and was still known; it is removed");
             self.forget(root, id, None);
             return Ok(());
@@ -105,10 +97,32 @@ impl Runtime {
         Err(ContainerError::Exists { id: id.to_owned(), path })
     }
 
+    /// What it says of a container that it knows.
+    fn status(&self, root: Option<&Path>, id: &str) -> Result<Option<String>, ContainerError> {
+        #[derive(serde::Deserialize)]
+        struct State {
+            status: String,
+        }
+        let mut command = self.command(&self.root_or_usual(root));
+        let output = command.args(["state", id]).stdin(Stdio::null()).output();
+        let output = output.map_err(ContainerError::place(&self.program))?;
+        let state = serde_json::from_slice::<State>(&output.stdout).ok();
+        Ok(state.map(|state| state.status))
+    }
+
+    /// Whether it knows of a container that has not ended.
+    pub(super) fn has_whole(&self, root: Option<&Path>, id: &str) -> bool {
+        let known = self.root_or_usual(root).join(id).exists();
+        known && matches!(self.status(root, id), Ok(Some(status)) if status != "stopped")
+    }
+
     /// Removes what it knows of a container that is no more, if it knows anything, and what a restore that was killed has left in its bundle.
     pub(crate) fn forget(&self, root: Option<&Path>, id: &str, bundle: Option<&Path>) {
         let root = self.root_or_usual(root);
         let state = root.join(id);
+        if let Some(bundle) = bundle {
+            orphan::outlast(bundle, id);
+        }
         // The runtime would remove the files of the container.
         let_go_of_root(&state, bundle);
         if !state.exists() {

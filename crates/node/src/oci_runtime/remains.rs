@@ -27,7 +27,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 const DEPTH: u32 = 16;
 
 /// The control groups that a container will be in and that are not there yet.
-pub(super) fn groups_to_come(groups: &[PathBuf]) -> Vec<PathBuf> {
+pub(crate) fn groups_to_come(groups: &[PathBuf]) -> Vec<PathBuf> {
     groups.iter().filter(|group| !group.exists()).cloned().collect()
 }
 
@@ -217,6 +217,19 @@ fn kill_in(group: &Path, depth: u32) -> bool {
         let _ = Freezer::new(group).thaw();
     }
     any
+}
+
+/// Ends all that is in groups and below them, and removes them.
+pub(crate) fn end_groups(groups: &[PathBuf]) {
+    for _ in 0..PATIENCE {
+        let killed = groups.iter().fold(false, |any, group| any | kill_in(group, DEPTH));
+        let gone = groups.iter().fold(true, |all, group| all & remove(group, DEPTH));
+        if gone && !killed {
+            return;
+        }
+        std::thread::sleep(PAUSE);
+    }
+    tracing::warn!(?groups, "control groups of a container that could not be restored stay");
 }
 
 /// The processes of a group, but for PID 1 and those that have no PID here.

@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::container::enclosure;
+use super::Wanted;
+use crate::container::route::Runtime;
 use crate::container::{ContainerError, Flavor};
+use crate::container::{enclosure, orphan};
 use crate::oci_runtime::criu::replace;
 use crate::oci_runtime::fit::Grant;
 use crate::oci_runtime::remains;
@@ -22,6 +24,8 @@ pub(super) struct Seclusion {
     pub(super) places: Vec<PathBuf>,
     /// What is to be mounted in the container, by the names that images have for it.
     pub(super) bound: Vec<(PathBuf, PathBuf)>,
+    /// The container's groups that are not there yet.
+    pub(super) to_come: Vec<PathBuf>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -49,7 +53,7 @@ impl Seclusion {
         };
         let places = enclosure::places(flavor, remains::shows_own(&grant.mounts, &own));
         let bound = remains::bound(flavor, &grant.mounts, &own);
-        Seclusion { places, bound }
+        Seclusion { places, bound, to_come: remains::groups_to_come(&own) }
     }
 }
 
@@ -68,11 +72,19 @@ fn below(groups: &str, id: &str) -> Vec<PathBuf> {
 /// What a restore makes or changes besides its staging directory.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Traces {
-    groups: Vec<PathBuf>,
-    /// The bundle's configuration.
-    path: PathBuf,
-    /// What it is when the restore is over.
+    /// The runtime's program.
+    program: PathBuf,
+    flavor: Flavor,
+    /// The directory of its states, where it is not the usual one.
+    root: Option<PathBuf>,
+    id: String,
+    bundle: PathBuf,
+    /// The bundle's configuration, as it is when the restore is over.
     config: String,
+    /// The groups in which the runtime is.
+    enclosure: Vec<PathBuf>,
+    /// Those of the container that were not there before.
+    groups: Vec<PathBuf>,
 }
 
 impl Traces {
@@ -82,28 +94,51 @@ impl Traces {
     /// It cannot be written.
     pub(super) fn leave(
         staging: &Path,
-        path: &Path,
+        runtime: &Runtime,
+        wanted: &Wanted<'_>,
         config: &[u8],
-        groups: &[PathBuf],
+        secluded: &Seclusion,
     ) -> Result<(), ContainerError> {
-        let config = String::from_utf8_lossy(config).into_owned();
-        let traces = Traces { groups: groups.to_vec(), path: path.to_owned(), config };
+        let traces = Traces {
+            program: runtime.program().to_owned(),
+            flavor: runtime.flavor(),
+            root: wanted.root.map(Path::to_owned),
+            id: wanted.id.to_owned(),
+            bundle: wanted.bundle.to_owned(),
+            config: String::from_utf8_lossy(config).into_owned(),
+            enclosure: secluded.places.clone(),
+            groups: secluded.to_come.clone(),
+        };
         let file = staging.join(TRACES);
         let written = serde_json::to_vec(&traces).map_err(std::io::Error::from);
         written.and_then(|bytes| fs::write(&file, bytes)).map_err(ContainerError::place(&file))
     }
 
-    /// Takes away what a restore that was killed has left outside of its staging directory. Says whether all of it is gone.
+    /// Takes away what a restore that was killed has left outside of its staging directory: half a container, too. Says whether all of it is gone.
     pub(super) fn take_away(staging: &Path) -> bool {
         let traces = fs::read(staging.join(TRACES)).ok();
         let Some(traces) = traces.and_then(|bytes| serde_json::from_slice::<Traces>(&bytes).ok()) else {
             return true;
         };
-        let annotated = fs::read(&traces.path).is_ok_and(|config| is_ours(&config, staging));
-        if annotated && let Err(error) = replace(&traces.path, traces.config.as_bytes()) {
-            tracing::warn!(%error, path = %traces.path.display(), "the bundle's configuration stays changed");
+        let Traces { program, flavor, root, id, bundle, .. } = &traces;
+        if orphan::is_attended(bundle, id) {
+            return false;
         }
-        enclosure::take_away(&traces.groups)
+        orphan::outlast(bundle, id);
+        orphan::end_criu(staging);
+        let path = bundle.join("config.json");
+        let annotated = fs::read(&path).is_ok_and(|config| is_ours(&config, staging));
+        if annotated && let Err(error) = replace(&path, traces.config.as_bytes()) {
+            tracing::warn!(%error, path = %path.display(), "the bundle's configuration stays changed");
+        }
+        let runtime = Runtime::find(*flavor, Some(program));
+        if let Ok(runtime) = runtime
+            && !runtime.has_whole(root.as_deref(), id)
+        {
+            remains::end_groups(&traces.groups);
+            runtime.forget(root.as_deref(), id, Some(bundle));
+        }
+        enclosure::take_away(&traces.enclosure)
     }
 }
 
@@ -134,14 +169,32 @@ mod tests {
         assert!(Traces::take_away(&staging), "there is nothing");
         let original = br#"{"process": {}}"#;
         fs::write(&path, original).unwrap();
-        let groups = [PathBuf::from("/sys/fs/cgroup/memory/torpor-restore-0-0"), place.path().join("kept")];
-        fs::create_dir(&groups[1]).unwrap();
-        Traces::leave(&staging, &path, original, &groups).unwrap();
+        let kept = place.path().join("kept");
+        fs::create_dir(&kept).unwrap();
+        let runtime = Runtime::find(Flavor::Crun, Some(Path::new("/bin/false"))).unwrap();
+        let wanted = Wanted {
+            id: "one",
+            bundle: place.path(),
+            root: Some(place.path()),
+            images: place.path(),
+            detach: true,
+            pid_file: None,
+            external_unix: false,
+            shell_job: false,
+            stopped: false,
+            alone: false,
+            staging: place.path(),
+        };
+        let secluded = Seclusion {
+            places: vec![PathBuf::from("/sys/fs/cgroup/memory/torpor-restore-0-0"), kept.clone()],
+            ..Seclusion::default()
+        };
+        Traces::leave(&staging, &runtime, &wanted, original, &secluded).unwrap();
         std::mem::forget(Annotated::new(&path, original, &place.path().join("criu-one.conf")).unwrap());
         assert_ne!(fs::read(&path).unwrap(), original);
         assert!(Traces::take_away(&staging));
         assert_eq!(fs::read(&path).unwrap(), original);
-        assert!(groups[1].exists(), "it is no control group");
+        assert!(kept.exists(), "it is no control group");
         fs::write(&path, "{}").unwrap();
         assert!(Traces::take_away(&staging));
         assert_eq!(fs::read(&path).unwrap(), b"{}", "somebody has changed it since");

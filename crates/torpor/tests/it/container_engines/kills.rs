@@ -67,3 +67,54 @@ fn a_kill_during_a_checkpoint_by_the_runtime_leaves_the_container_running() {
         host.run(&[id, "delete", "--force", id]);
     }
 }
+
+/// What a restore that was killed could have left: control groups and mounts.
+fn left(host: &Host, id: &str) -> (String, String) {
+    let groups = "find /sys/fs/cgroup/ -type d '(' -name \"$1\" -o -name 'torpor-restore-*' ')' | sort";
+    (host.run(&["bash", "-c", groups, "bash", id]), host.run(&["cat", "/proc/self/mountinfo"]))
+}
+
+#[test]
+fn a_kill_during_a_restore_from_a_bundle_leaves_a_container_or_nothing() {
+    let Some(host) = Host::new() else { return };
+    let all = "^[^ ]*(runc|crun) .*restore |^[^ ]*criu[: ].*(swrk|--rpc)|^criu: |^/run/torpor/torpor restore";
+    let kill = KILL.replace("checkpoint", "restore");
+    for id in ["runc", "crun"] {
+        host.bundle(id, COUNTER);
+        host.start(id, id);
+        host.counts_beyond(id, 1);
+        host.torpor(&["checkpoint", &format!("container:{id}"), "--images", "/run/images"]);
+        let bundle = format!("/run/b/{id}");
+        let words = ["restore", "/run/images", "--bundle", &bundle, "--id", id, "--detach", "--runtime", id];
+        let before = left(&host, id);
+        let reached = host.count(id);
+        for (victim, after) in
+            [(all, "0"), (all, "0.02"), (all, "0.05"), (all, "0.1"), ("^/run/torpor/torpor restore", "0.02")]
+        {
+            let mut command = host.command(&[&["/run/torpor/torpor"], &words[..]].concat());
+            let mut restoring = command
+                .stdout(std::process::Stdio::null())
+                .stderr(std::process::Stdio::null())
+                .spawn()
+                .unwrap();
+            host.run(&["bash", "-c", &kill, "bash", victim, after]);
+            restoring.wait().unwrap();
+            let mut next = host.command(&[&["/run/torpor/torpor"], &words[..]].concat());
+            let said = host.path("/run/said");
+            let errors = std::fs::File::create(&said).unwrap();
+            let again = next.stdout(std::process::Stdio::null()).stderr(errors).status().unwrap();
+            let said = std::fs::read_to_string(said).unwrap();
+            // One that was whole before the kill is in the way of the next, which leaves it alone.
+            assert!(again.success() || said.contains("already"), "{id}, {after}: {said}");
+            host.counts_beyond(id, reached + 1);
+            host.run(&[id, "delete", "--force", id]);
+            std::fs::write(host.path(&format!("{bundle}/volume/count")), reached.to_string()).unwrap();
+            assert_eq!(left(&host, id), before, "{id} after {after}: {said}");
+            assert!(
+                host.path(&format!("{bundle}/rootfs/bin/busybox")).exists(),
+                "{id} after {after}: {said}"
+            );
+        }
+        host.run(&["rm", "-rf", "/run/images"]);
+    }
+}
