@@ -249,7 +249,7 @@ impl Runtime {
 }
 
 /// Whether CRIU says that its restore was successful.
-fn started(work: &Path) -> bool {
+pub(super) fn started(work: &Path) -> bool {
     let log = std::fs::read(work.join("restore.log")).unwrap_or_default();
     String::from_utf8_lossy(&log).contains("Restore finished successfully")
 }

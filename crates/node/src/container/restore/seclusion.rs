@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::Wanted;
-use crate::container::route::Runtime;
+use crate::container::route::{Runtime, started};
 use crate::container::{ContainerError, Flavor};
 use crate::container::{enclosure, orphan};
 use crate::oci_runtime::criu::replace;
@@ -133,7 +133,8 @@ impl Traces {
         }
         let runtime = Runtime::find(*flavor, Some(program));
         if let Ok(runtime) = runtime
-            && !runtime.has_whole(root.as_deref(), id)
+            // The runtime may know of processes that CRIU has not let go.
+            && !(started(staging) && runtime.has_whole(root.as_deref(), id))
         {
             remains::end_groups(&traces.groups);
             runtime.forget(root.as_deref(), id, Some(bundle));
