@@ -215,7 +215,7 @@ fn a_check_tells_beforehand_what_a_checkpoint_would_refuse() {
     }
     host.counts_beyond("asked", 1);
     let said = host.torpor(&["check", "pod:shop/asked"]);
-    for wanted in ["(runc)", "(crun)", "2 processes", "may 21s", "may 30s"] {
+    for wanted in ["(runc)", "(crun)", "2 processes", "of 21s at most", "of 30s at most"] {
         assert!(said.contains(wanted), "{wanted} is missing in {said}");
     }
     host.run(&["runc", "pause", "runc"]);
