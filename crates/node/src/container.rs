@@ -12,6 +12,7 @@ pub mod carry;
 mod cgroup_yard;
 pub mod checkpoint;
 pub mod cri;
+pub(crate) mod deserted;
 pub(crate) mod difference;
 pub(crate) mod directory;
 pub mod dump;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use torpor_criu::options::Tcp;
 
 use super::ContainerError;
+use super::deserted;
 use super::dump::Wishes;
 use super::enclosure::Enclosure;
 use super::orphan;
@@ -198,8 +199,9 @@ impl Runtime {
             };
         }
         // A container that runs on has our output: nobody could wait for its end. So what the runtime says goes there.
-        let status = command.stdin(Stdio::inherit()).status().map_err(failed)?;
-        if !status.success() {
+        let ended =
+            command.stdin(Stdio::inherit()).spawn().and_then(|mut runtime| deserted::wait(&mut runtime));
+        if !ended.map_err(failed)?.success() {
             return Err(self.failure("restore", "see above"));
         }
         leave();

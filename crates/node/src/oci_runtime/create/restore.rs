@@ -16,7 +16,7 @@ use super::super::remains::{self, Remains};
 use super::super::{kept_log, wake};
 use super::Making;
 use crate::container::enclosure::Enclosure;
-use crate::container::{ContainerError, Flavor};
+use crate::container::{ContainerError, Flavor, deserted};
 use crate::process_tree;
 use crate::sys::process;
 
@@ -63,7 +63,8 @@ impl Making<'_> {
         process::ends_with_us(&mut command);
         process::become_subreaper().map_err(&here)?;
         let enclosure = Enclosure::around(&mut command, &self.enclosure);
-        let status = command.status().map_err(RuntimeError::place(&call.real.program))?;
+        let ended = command.spawn().and_then(|mut runtime| deserted::wait(&mut runtime));
+        let status = ended.map_err(RuntimeError::place(&call.real.program))?;
         drop(annotated);
         if let Some(enclosure) = enclosure.filter(|_| status.success()) {
             enclosure.leave();
