@@ -1,6 +1,6 @@
 //! The part of a checkpoint for which a tree of processes stands still.
 //!
-//! CRIU dumps it, and its memory comes to us on a way of its own ([`Intake`]). When all is copied, one that runs on goes
+//! CRIU dumps it, and its memory comes to us on a way of its own (`Intake`). When all is copied, one that runs on goes
 //! on; one that is to end is ended once its checkpoint is committed. A program under `torpor run`, a container and plain
 //! processes all pass through here; they differ in what is taken besides memory, and in what a commit is.
 

@@ -1,5 +1,7 @@
 //! Memory into a draft, on the way that the engine has chosen.
 
+use std::path::Path;
+
 use torpor_criu::page_server::{PageServer, PageServerError};
 use torpor_store::Draft;
 
@@ -27,11 +29,7 @@ impl<'a> MemoryIntoDraft<'a> {
     }
 
     /// Takes what CRIU has left in place. All of memory is in the draft then.
-    pub(crate) fn complete(
-        mut self,
-        held: &Held<'_>,
-        images: &std::path::Path,
-    ) -> Result<Draft, FreezeError> {
+    pub(crate) fn complete(mut self, held: &Held<'_>, images: &Path) -> Result<Draft, FreezeError> {
         if self.in_place {
             let reached = self.standstill.reached();
             self.order.check()?;

@@ -1,7 +1,7 @@
 //! Plain processes to be looked at: what they do reaches nothing outside, stays nowhere, and they stand still.
 //!
-//! The sandbox is a first process ([`init`]) in namespaces of its own. Its files are the machine's, under overlays whose changes are in
-//! memory ([`plan`], [`root`]); its network has nothing in it; its PIDs are free. All of it goes with that process.
+//! The sandbox is a first process (`init`) in namespaces of its own. Its files are the machine's, under overlays whose changes are in
+//! memory (`plan`, `root`); its network has nothing in it; its PIDs are free. All of it goes with that process.
 
 use std::ffi::CString;
 use std::fs::{self, File};
