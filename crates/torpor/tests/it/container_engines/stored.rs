@@ -219,7 +219,7 @@ fn a_restored_container_sees_its_own_control_groups() {
     let Some(host) = Host::new() else { return };
     // Those who are in the group, by their numbers in the container: those of others are 0 there.
     let program = "f=/sys/fs/cgroup/pids/cgroup.procs; [ -e $f ] || f=/sys/fs/cgroup/cgroup.procs; exec 9<$f; \
-        i=0; while :; do i=$((i+1)); cat $f > /volume/who; echo $i > /volume/count; sleep 0.02; done";
+        i=0; while :; do i=$((i+1)); w=$(cat $f); echo \"$w\" > /volume/who; echo $i > /volume/count; sleep 0.02; done";
     for runtime in ["runc", "crun"] {
         for with_path in [true, false] {
             let [first, second] = ["first", "second"].map(|name| format!("{runtime}-{name}-{with_path}"));
