@@ -27,6 +27,7 @@ mod output;
 mod room;
 mod user;
 
+pub(crate) use configuration::{MASKED, READ_ONLY};
 pub use configuration::{Parts, Program, capabilities, profile};
 pub use network::Network;
 pub use room::Room;

@@ -49,7 +49,7 @@ pub fn profile() -> Profile {
 }
 
 /// Paths that are covered up (containerd, `pkg/oci/spec.go`; containers/common, `pkg/config`).
-const MASKED: [&str; 14] = [
+pub(crate) const MASKED: [&str; 14] = [
     "/proc/acpi",
     "/proc/asound",
     "/proc/interrupts",
@@ -66,7 +66,8 @@ const MASKED: [&str; 14] = [
     "/sys/fs/selinux",
 ];
 /// Paths that are read-only.
-const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+pub(crate) const READ_ONLY: [&str; 5] =
+    ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 /// Where programs are looked for, as engines have it.
 const SEARCH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Files that every engine makes for a container.

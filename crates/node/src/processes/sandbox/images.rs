@@ -10,12 +10,11 @@ use torpor_criu::image::edit::{self, EditError, Socket};
 use torpor_criu::image::file::{File, RegularFile};
 
 use super::message::Grown;
-use crate::container::ContainerError;
+use crate::container::{ContainerError, own};
 use crate::oci_runtime::images::entries;
 
-/// Capabilities that processes keep, by their numbers (`include/uapi/linux/capability.h`): those that Docker gives a container, without
-/// `mknod` and `audit_write`. None of them changes anything outside of the sandbox's namespaces.
-const ALLOWED: [u32; 12] = [0, 1, 3, 4, 5, 6, 7, 8, 10, 13, 18, 31];
+/// `CAP_NET_RAW` (`include/uapi/linux/capability.h`): the network has nothing in it.
+const NET_RAW: u64 = 1 << 13;
 
 /// Which bits of a file's flags tell how it was opened (open(2)).
 const ACCESS: u32 = libc::O_ACCMODE as u32;
@@ -43,7 +42,7 @@ pub(super) fn confine(images: &Path) -> Result<Told, ContainerError> {
     if threads.contains(&1) {
         return Err(ContainerError::NeedsBundle { checkpoint: "the checkpoint".to_owned() });
     }
-    let allowed = ALLOWED.iter().fold(0, |set, number| set | 1 << number);
+    let allowed = allowed();
     for thread in &threads {
         let core = images.join(format!("core-{thread}.img"));
         replace(&core, |image| Ok(edit::limit_capabilities(image, allowed)?))?;
@@ -141,6 +140,12 @@ fn has_grown(file: &RegularFile, length: u64) -> Option<Grown> {
     file.name.starts_with('/').then(|| Grown { path: file.name.clone().into(), length: was })
 }
 
+/// Capabilities that processes keep: those that containers have under each engine, and one more. None of them changes anything outside of the
+/// sandbox's namespaces.
+fn allowed() -> u64 {
+    own::capabilities().bits() | NET_RAW
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -170,7 +175,10 @@ mod tests {
     #[test]
     fn nothing_that_is_allowed_changes_the_machine() {
         use torpor_criu::image::credential::CAPABILITIES;
-        let allowed = ALLOWED.map(|number| CAPABILITIES[number as usize]);
+        let allowed: Vec<_> = (0..CAPABILITIES.len())
+            .filter(|number| allowed() & 1 << number != 0)
+            .map(|number| CAPABILITIES[number])
+            .collect();
         let expected = [
             "chown",
             "dac_override",

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 
 use super::plan::{Cover, Covered, SandboxMounts};
+use crate::container::own::{MASKED, READ_ONLY};
 use crate::mounts::overlay;
 
 /// Devices that lead nowhere, by their names in `/dev`.
@@ -20,21 +21,6 @@ const LINKS: [(&str, &str); 5] = [
     ("stdout", "/proc/self/fd/1"),
     ("stderr", "/proc/self/fd/2"),
 ];
-/// What in `/proc` changes the machine: the same that container engines make read-only.
-const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
-/// What tells of the machine's memory, keys and hardware: the same that container engines hide.
-const HIDDEN: [&str; 9] = [
-    "/proc/acpi",
-    "/proc/asound",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/proc/timer_list",
-    "/sys/firmware",
-];
-
 /// A step that failed.
 #[derive(Debug)]
 pub(super) struct Failed {
@@ -165,9 +151,10 @@ pub(super) fn enter(place: &Path) -> io::Result<()> {
     Ok(rustix::process::chdir("/")?)
 }
 
-/// Keeps those in the sandbox from changing the machine by its `/proc`, which CRIU itself had to write to.
+/// Keeps those in the sandbox from changing the machine by its `/proc`, which CRIU itself had to write to, and from reading what tells of its
+/// memory, keys and hardware: as in a container.
 pub(super) fn close_proc() -> io::Result<()> {
-    for path in HIDDEN.map(Path::new) {
+    for path in MASKED.map(Path::new) {
         match fs::symlink_metadata(path) {
             Ok(metadata) if metadata.is_dir() => mounted("tmpfs", path, MountFlags::RDONLY, c"size=0")?,
             Ok(_) => rustix::mount::mount_bind("/dev/null", path)?,
